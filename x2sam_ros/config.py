@@ -1,0 +1,166 @@
+"""Every default of the project, exactly once: the network's sizes, the engine's and the node's parameters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from x2sam_ros.errors import ConfigError
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name} is {value}, expected {low} to {high}")
+
+
+def _parameter(
+    default: Any,
+    description: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """Make a field that is also a parameter: its description and what it accepts lie beside its default.
+
+    Args:
+        default: bool, int, float or str; the type of the parameter.
+        description: one line for help texts, the YAML file and the ROS descriptor.
+        low, high: inclusive range of a number.
+        choices: the values a text may have; () accepts any.
+    """
+    return field(default=default, metadata={"description": description, "low": low, "high": high, "choices": choices})
+
+
+def _check_parameters(config: Any) -> None:
+    """Compare every field made by `_parameter` with its type, range and choices.
+
+    Raises:
+        ConfigError: names the field, what it is and what was expected.
+    """
+    for item in fields(config):
+        if "description" not in item.metadata:
+            continue
+        value: Any = getattr(config, item.name)
+        expected: type = type(item.default)
+        if type(value) not in ((float, int) if expected is float else (expected,)):
+            raise ConfigError(f"{item.name} is {value!r}, expected a value of type {expected.__name__}")
+        if item.metadata["low"] is not None:
+            _check_range(item.name, value, item.metadata["low"], item.metadata["high"])
+        choices = item.metadata["choices"]
+        if choices and value not in choices:
+            raise ConfigError(f"{item.name} is {value!r}, expected one of: {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How a session turns frames and prompts into targets."""
+
+    num_maskmem: int = _parameter(5, "frames that a target remembers", low=1, high=64)
+    score_threshold: float = _parameter(0.5, "confidence below which a target counts as not seen", low=0.0, high=1.0)
+    mask_threshold: float = _parameter(0.5, "probability above which a pixel belongs to the mask", low=0.0, high=1.0)
+    confirm_frames: int = _parameter(2, "frames a new target must be seen on before it counts as tracked", low=1, high=100)
+    lost_frames: int = _parameter(30, "frames without the target after which it counts as lost", low=1, high=100_000)
+    autocast: bool = _parameter(False, "multiply in bfloat16 where the hardware gains from it")
+    max_targets: int = _parameter(16, "targets followed at the same time", low=1, high=1024)
+    max_pending_prompts: int = _parameter(32, "prompts that may wait for the next image", low=1, high=1024)
+
+    def __post_init__(self) -> None:
+        _check_parameters(self)
+
+
+@dataclass(frozen=True)
+class NodeConfig:
+    """Parameters of the ROS node; ros/params.py declares them and writes config/x2sam.yaml from them."""
+
+    image_topic: str = _parameter("/camera/image_raw", "image topic; clicks are read from <image_topic>_mouse_left")
+    image_transport: str = _parameter(
+        "raw", "raw reads <image_topic>, compressed reads <image_topic>/compressed", choices=("raw", "compressed")
+    )
+    image_reliability: str = _parameter(
+        "best_effort",
+        "best_effort suits cameras; reliable does not lose large raw images, but needs a reliable publisher",
+        choices=("best_effort", "reliable"),
+    )
+    preset: str = _parameter("nano", "built-in model to load when checkpoint is empty")
+    checkpoint: str = _parameter("", "folder of a checkpoint; empty loads the preset")
+    device: str = _parameter("cpu", "where the model runs: cpu, cuda or cuda:N")
+    dtype: str = _parameter("float32", "arithmetic of the model", choices=("float32", "bfloat16"))
+    memory_policy: str = _parameter("fifo", "which frames a target remembers; x2sam plugins lists the policies")
+    max_pending_commands: int = _parameter(
+        64, "prompts that may wait for the model; more are rejected", low=1, high=4096
+    )
+    log_period_s: float = _parameter(5.0, "seconds between two reports of one kind of problem", low=0.1, high=3600.0)
+    engine: EngineConfig = field(default_factory=EngineConfig)
+
+    def __post_init__(self) -> None:
+        _check_parameters(self)
+        if not self.image_topic:
+            raise ConfigError("image_topic is empty, expected a topic name such as /camera/image_raw")
+
+
+@dataclass(frozen=True)
+class SceneConfig:
+    """What the procedural scene generator draws (training/scenes); lengths are in units of the picture's short side."""
+
+    min_objects: int = 2
+    max_objects: int = 5
+    small_radius: tuple[float, float] = (0.07, 0.09)
+    medium_radius: tuple[float, float] = (0.12, 0.145)
+    large_radius: tuple[float, float] = (0.19, 0.225)
+    max_speed: float = 0.03
+    still_share: float = 0.3
+    deformation: float = 0.04
+    scale_change: float = 0.08
+    light_change: float = 0.1
+    noise_std: float = 2.5
+
+    def __post_init__(self) -> None:
+        _check_range("min_objects", self.min_objects, 2, 16)
+        _check_range("max_objects", self.max_objects, self.min_objects, 16)
+        _check_range("max_speed", self.max_speed, 0.0, 0.2)
+        _check_range("still_share", self.still_share, 0.0, 1.0)
+        _check_range("deformation", self.deformation, 0.0, 0.1)
+        _check_range("scale_change", self.scale_change, 0.0, 0.1)
+        _check_range("light_change", self.light_change, 0.0, 0.25)
+        _check_range("noise_std", self.noise_std, 0.0, 16.0)
+
+
+@dataclass(frozen=True)
+class PhaseConfig:
+    """One phase of training: ``steps`` batches of ``clips`` clips of ``frames`` frames with ``prompts`` prompts each."""
+
+    steps: int
+    clips: int
+    prompts: int
+    learning_rate: float
+    frames: int = 1
+    max_stride: int = 1
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How the nano weights are trained: pixels first, then prompts on pictures, then clips with memory."""
+
+    seed: int = 0
+    pixels: PhaseConfig = PhaseConfig(steps=1000, clips=32, prompts=0, learning_rate=3e-3)
+    image: PhaseConfig = PhaseConfig(steps=5000, clips=16, prompts=8, learning_rate=1.5e-3)
+    video: PhaseConfig = PhaseConfig(steps=800, clips=8, prompts=2, learning_rate=5e-4, frames=3, max_stride=3)
+    kind_odds: tuple[float, ...] = (0.4, 0.2, 0.1, 0.1, 0.2)
+    weight_decay: float = 0.02
+    betas: tuple[float, float] = (0.9, 0.98)
+    clip_norm: float = 1.0
+    warmup_steps: int = 100
+    ema_decay: float = 0.998
+    auxiliary_weight: float = 1.0
+    true_memory_share: float = 0.5
+    tokenizer_sentences: int = 20_000
+    checkpoint_every: int = 100
+    score_every: int = 250
+
+    phases = ("pixels", "image", "video")
+
+    def phase(self, name: str) -> PhaseConfig:
+        """Return the settings of a phase."""
+        found: PhaseConfig = getattr(self, name)
+        return found

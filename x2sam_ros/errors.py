@@ -1,0 +1,35 @@
+"""The exception tree. Every message says what failed, got and expected, and what to do next."""
+
+from __future__ import annotations
+
+
+class X2SamError(Exception):
+    """Base of every error a user can cause or fix; the CLI prints it in one line and exits with 2."""
+
+
+class ConfigError(X2SamError, ValueError):
+    """A parameter, preset or option is unknown, out of range or contradicts another."""
+
+
+class PromptError(X2SamError, ValueError):
+    """A prompt cannot be carried out: empty text, click outside the image, unknown target."""
+
+
+class FrameError(X2SamError, ValueError):
+    """A camera frame is unusable: zero size, unknown encoding, a step smaller than the row."""
+
+
+class BagError(X2SamError):
+    """A bag or another input is missing, truncated, empty, or lacks the topic asked for."""
+
+
+class CheckpointError(X2SamError):
+    """A checkpoint is missing, corrupt, of another layout or of another size."""
+
+
+class PluginError(X2SamError):
+    """A plugin is unknown, failed to load, or registered a hook that does not exist."""
+
+
+class ModelError(X2SamError, RuntimeError):
+    """The network got tensors it was not built for."""

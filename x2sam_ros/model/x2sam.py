@@ -1,0 +1,144 @@
+"""The whole network: the language model on the slow lane, the segmentor on the fast one, and what joins them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from x2sam_ros.errors import ModelError
+from x2sam_ros.model.condition import PromptCondition
+from x2sam_ros.model.config import X2SAMConfig
+from x2sam_ros.model.conversation import NO_PHRASE, Conversation, ConversationBuilder, TokenBatch, collate
+from x2sam_ros.model.encoder import MaskEncoder
+from x2sam_ros.model.language import LanguageModel, VisionFeatures
+from x2sam_ros.model.regions import Projector, RegionSampler, draw_points, space_to_depth
+from x2sam_ros.model.segmentor import Segmentor
+from x2sam_ros.model.tokenizer import Tokenizer
+
+
+class X2SAM(nn.Module):
+    """The network with its tokenizer. Holds weights and vocabulary, no time: a ``Session`` holds that.
+
+    Args:
+        config: all sizes and options.
+        tokenizer: the checkpoint's tokenizer.
+        encoder: the mask encoder, by default the built-in one that ``config`` names.
+
+    Raises:
+        ModelError: the tokenizer has more tokens than the embedding table.
+    """
+
+    def __init__(self, config: X2SAMConfig, tokenizer: Tokenizer, encoder: MaskEncoder | None = None) -> None:
+        super().__init__()
+        language = config.language
+        if len(tokenizer) > language.text.vocab_size:
+            raise ModelError(f"tokenizer has {len(tokenizer)} tokens, the embedding table {language.text.vocab_size}")
+        self.config = config
+        self.tokenizer = tokenizer
+        self.conversations = ConversationBuilder(tokenizer, language.templates, language.phrase_markers)
+        self.language = LanguageModel(language)
+        self.segmentor = Segmentor(config.segmentor, encoder)
+        width, hidden = config.segmentor.decoder.hidden, language.text.hidden_size
+        stage_dim = self.segmentor.encoder.stage_channels[config.region.region_stage]
+        self.mlm_projector = Projector(hidden, width)
+        self.extra_projector = Projector(stage_dim * config.region.block_size**2, hidden)
+        self.region_sampler = RegionSampler(config.region)
+        self.bg_embeds = nn.Embedding(1, width)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.bg_embeds.weight.device
+
+    def region_maps(self, stages: Sequence[Tensor]) -> Tensor:
+        """Return the projected feature maps that regions are read from, float (N, h, w, D).
+
+        Args:
+            stages: the mask encoder's stage outputs, each float (N, H, W, C).
+        """
+        folded = space_to_depth(stages[self.config.region.region_stage], self.config.region.block_size)
+        maps: Tensor = self.extra_projector(folded)
+        return maps
+
+    def region_tokens(
+        self,
+        maps: Tensor,
+        masks: Tensor,
+        image_index: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        points_yx: Tensor | None = None,
+    ) -> Tensor:
+        """Return the tokens of R regions, float (R, K, D).
+
+        Args:
+            maps: float (N, h, w, D), see ``region_maps``.
+            masks: bool (R, H, W), any size that covers the picture.
+            image_index: int64 (R,), the map each region lies on; by default the first.
+            generator: host generator for the drawn points.
+            points_yx: float (R, P, 2), row / H and column / W, instead of drawn ones.
+
+        Raises:
+            PromptError: a region has no pixel.
+        """
+        if points_yx is None:
+            points_yx = draw_points(masks, self.config.region.num_sample_point, generator)
+        if image_index is None:
+            image_index = torch.zeros(len(points_yx), dtype=torch.int64, device=maps.device)
+        tokens: Tensor = self.region_sampler(maps, points_yx.to(maps.device), image_index)
+        return tokens
+
+    def collate(self, conversations: Sequence[Conversation]) -> TokenBatch:
+        """Return the conversations as one batch on the model's device."""
+        return collate(conversations, self.config.region.tokens_per_region).to(self.device)
+
+    def condition(
+        self,
+        batch: TokenBatch,
+        vision: VisionFeatures | None = None,
+        image_index: Sequence[int] | None = None,
+        region_tokens: Tensor | None = None,
+    ) -> PromptCondition:
+        """Understand B prompts: one language pass, then ``condition_from_states``.
+
+        Args:
+            batch: the tokenised prompts, see ``collate``.
+            vision: the encoded pictures, see ``language.encode_image``.
+            image_index: the picture of each row; by default row i has picture i, or all share the only one.
+            region_tokens: float (R, K, D), the regions of all rows one after another.
+
+        Raises:
+            ModelError: pictures or regions do not fit the prompts.
+        """
+        return self.condition_from_states(batch, self.language(batch, vision, image_index, region_tokens))
+
+    def condition_from_states(self, batch: TokenBatch, hidden: Tensor) -> PromptCondition:
+        """Project language states and read them at the phrases and at ``<SEG>``.
+
+        Args:
+            batch: the tokenised prompts.
+            hidden: float (B, L, D), states before the final norm.
+        """
+        states: Tensor = self.mlm_projector(hidden)  # (B, L, W)
+        rows, _, width = states.shape
+        token_index = batch.token_index
+        tokens = states.gather(1, token_index.unsqueeze(-1).expand(-1, -1, width))
+        tokens = tokens * batch.token_mask.unsqueeze(-1)
+
+        num_phrases = int(batch.num_phrases.max())
+        phrase = batch.cond_ids.gather(1, token_index).masked_fill(~batch.token_mask, NO_PHRASE)  # (B, T)
+        slots = torch.arange(num_phrases, device=states.device)
+        member = (phrase.unsqueeze(1) == slots.view(1, -1, 1)).to(states.dtype)  # (B, C, T)
+        means = (member @ tokens) / member.sum(-1, keepdim=True).clamp_min(1)
+
+        background = self.bg_embeds.weight.expand(rows, 1, -1).to(means.dtype)
+        real = slots < batch.num_phrases.unsqueeze(1)
+        seg_index = batch.seg_index.view(-1, 1, 1).expand(-1, 1, width)
+        return PromptCondition(
+            cond_embeds=torch.cat([means, background], dim=1),
+            embed_mask=torch.cat([real, real.new_ones(rows, 1)], dim=1),
+            token_embeds=tokens,
+            token_mask=batch.token_mask,
+            seg_embeds=states.gather(1, seg_index),
+        )

@@ -1,0 +1,1 @@
+"""The plugins a bare install needs, registered the way third parties' are."""

@@ -1,0 +1,130 @@
+"""For authors of plugins: checks that hold a plugin to its contract, and values to feed it. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+
+from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.memory_policy import MemoryPolicy, MemoryPolicyFactory, MemoryRecord, checked_keep
+from x2sam_ros.engine.task_head import Selection, TaskHeadFactory
+from x2sam_ros.errors import PluginError, PromptError
+from x2sam_ros.types import BoxPrompt, ClassListPrompt, MaskPrompt, PointPrompt, Prompt, TextPrompt
+
+FRAME_INTERVAL_NS = 33_366_700
+"""Time between the frames of a 29.97 Hz camera."""
+
+
+def memory_record(
+    frame_index: int, *, score: float = 0.9, mask_fraction: float = 0.1, prompted: bool = False
+) -> MemoryRecord:
+    """Return a record of a 29.97 Hz stream that starts at stamp 0."""
+    return MemoryRecord(frame_index, frame_index * FRAME_INTERVAL_NS, score, mask_fraction, prompted)
+
+
+def memory_stream(num_frames: int, seed: int = 0) -> tuple[MemoryRecord, ...]:
+    """Return the records of a hard life: a prompt on frame 0 and rarely later, occlusions, dropped frames.
+
+    Args:
+        num_frames: how many records, at least 1.
+        seed: the same seed gives the same stream.
+    """
+    rng = np.random.default_rng(seed)
+    records, frame_index = [], 0
+    for position in range(num_frames):
+        hidden = position > 0 and rng.random() < 0.2
+        records.append(
+            memory_record(
+                frame_index,
+                score=0.0 if hidden else float(rng.random()),
+                mask_fraction=0.0 if hidden else float(rng.random()),
+                prompted=position == 0 or rng.random() < 0.05,
+            )
+        )
+        frame_index += int(rng.integers(1, 4))
+    return tuple(records)
+
+
+def run_memory_policy(policy: MemoryPolicy, stream: Sequence[MemoryRecord]) -> tuple[tuple[MemoryRecord, ...], ...]:
+    """Return what the policy holds after each record of the stream.
+
+    Raises:
+        PluginError: an answer breaks the contract of `MemoryPolicy.keep`.
+    """
+    stored: tuple[MemoryRecord, ...] = ()
+    history = []
+    for new in stream:
+        entries = (*stored, new)
+        stored = tuple(entries[index] for index in checked_keep(policy, stored, new))
+        history.append(stored)
+    return tuple(history)
+
+
+def check_memory_policy(factory: MemoryPolicyFactory) -> None:
+    """Check a memory policy over several capacities and streams.
+
+    Args:
+        factory: what the plugin's `x2sam_memory_policies` returns under a name.
+
+    Raises:
+        PluginError: it has no name, its capacity is below 1, an answer breaks the contract, the first entry
+            is not kept, or the same stream gives two different memories (it holds state or chance).
+    """
+    for num_maskmem in (1, 2, 5, 8):
+        policy = factory(EngineConfig(num_maskmem=num_maskmem))
+        if not policy.name or policy.capacity < 1:
+            raise PluginError(f"memory policy '{policy.name}' has capacity {policy.capacity}, expected a name and >= 1")
+        for seed in range(4):
+            stream = memory_stream(200, seed)
+            history = run_memory_policy(policy, stream)
+            if not history[0]:
+                raise PluginError(f"memory policy '{policy.name}' did not keep the first entry, which was prompted")
+            if run_memory_policy(policy, stream) != history:
+                raise PluginError(
+                    f"memory policy '{policy.name}' answered one stream in two ways; it must hold no state"
+                )
+
+
+def sample_prompts() -> tuple[Prompt, ...]:
+    """Return one prompt of each kind, for an image of at least 32x32 pixels."""
+    mask = np.zeros((32, 32), bool)
+    mask[8:16, 8:16] = True
+    return (
+        TextPrompt("text", text="the red cup"),
+        ClassListPrompt("classes", classes=("cup", "kettle")),
+        PointPrompt("point", points_px=np.array([[12.0, 12.0]])),
+        BoxPrompt("box", box_px=np.array([8.0, 8.0, 16.0, 16.0])),
+        MaskPrompt("mask", mask=mask),
+    )
+
+
+def check_task_head(name: str, factory: TaskHeadFactory) -> None:
+    """Check a task head against one prompt of each kind.
+
+    Args:
+        name: the name it is registered under.
+        factory: what the plugin's `x2sam_task_heads` returns under that name.
+
+    Raises:
+        PluginError: its task is not ``name``, its selection is unknown, it takes no kind of prompt, or a
+            request asks about nothing or is for another task.
+    """
+    head = factory()
+    if head.task.value != name:
+        raise PluginError(f"task head '{name}' serves task '{head.task.value}'; register it under that name")
+    selections = get_args(Selection)
+    if head.selection not in selections:
+        raise PluginError(f"task head '{name}' selects by '{head.selection}', expected one of {', '.join(selections)}")
+    requests = []
+    for prompt in sample_prompts():
+        try:
+            requests.append(head.request(prompt))
+        except PromptError:
+            continue
+    if not requests:
+        raise PluginError(f"task head '{name}' rejects every kind of prompt")
+    for request in requests:
+        if request.task is not head.task or not (request.phrases or request.num_regions):
+            raise PluginError(f"task head '{name}' made a request that asks nothing or is for another task: {request}")

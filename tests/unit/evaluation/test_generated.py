@@ -1,0 +1,107 @@
+"""Scoring of sessions, with answers known beforehand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from x2sam_ros.errors import FrameError
+from x2sam_ros.evaluation.generated import Case, Truth, evaluate, evaluate_case
+from x2sam_ros.types import ClassListPrompt, Frame, FrameResult, Prompt, TargetState, TextPrompt
+
+SIZE = (8, 10)
+
+
+class Scripted:
+    """A session that answers with given (label, mask) pairs once it was prompted."""
+
+    def __init__(self, answers: list[tuple[str, np.ndarray]]) -> None:
+        self.answers, self.prompts, self.stepped = answers, list[Prompt](), list[int]()
+
+    def submit(self, prompt: Prompt) -> None:
+        self.prompts.append(prompt)
+
+    def step(self, frame: Frame) -> FrameResult:
+        self.stepped.append(frame.frame_index)
+        answers = self.answers if self.prompts else []
+        return FrameResult(
+            stamp_ns=frame.stamp_ns,
+            frame_index=frame.frame_index,
+            frame_id=frame.frame_id,
+            image_size=frame.size,
+            masks=np.array([mask for _, mask in answers], bool).reshape(-1, *frame.size),
+            scores=np.ones(len(answers), np.float32),
+            labels=tuple(label for label, _ in answers),
+            target_ids=np.arange(len(answers)),
+            states=(TargetState.TRACKED,) * len(answers),
+        )
+
+
+def columns(start: int, stop: int) -> np.ndarray:
+    mask = np.zeros(SIZE, bool)
+    mask[:, start:stop] = True
+    return mask
+
+
+def clip(num_frames: int) -> np.ndarray:
+    return np.zeros((num_frames, *SIZE, 3), np.uint8)
+
+
+def still(mask: np.ndarray, num_frames: int) -> np.ndarray:
+    return np.repeat(mask[None], num_frames, axis=0)
+
+
+def test_frames_before_the_prompt_are_stepped_but_not_scored() -> None:
+    session = Scripted([("", columns(0, 5))])
+    case = Case("text", clip(4), TextPrompt(text="it"), (Truth("", still(columns(0, 5), 4)),), prompt_frame=2)
+    score = evaluate_case(session, case)
+    assert session.stepped == [0, 1, 2, 3] and session.prompts == [case.prompt]
+    assert score.j.tolist() == [1.0] and score.quiet.size == 0
+
+
+def test_empty_label_takes_all_targets_together() -> None:
+    session = Scripted([("a", columns(0, 2)), ("b", columns(2, 5))])
+    score = evaluate_case(session, Case("text", clip(1), TextPrompt(text="it"), (Truth("", still(columns(0, 10), 1)),)))
+    assert score.j.tolist() == [0.5]
+
+
+def test_class_list_scores_what_is_there_and_counts_what_is_not() -> None:
+    session = Scripted([("cup", columns(0, 2)), ("cup", columns(2, 4)), ("pan", columns(9, 10))])
+    truths = (
+        Truth("cup", still(columns(0, 8), 1)),
+        Truth("jar", still(columns(0, 0), 1)),
+        Truth("pan", still(columns(0, 0), 1)),
+    )
+    prompt = ClassListPrompt(classes=("cup", "jar", "pan"))
+    score = evaluate_case(session, Case("class list", clip(1), prompt, truths))
+    assert score.j.tolist() == [0.5]
+    assert score.quiet.tolist() == [True, False]
+
+
+def test_kinds_are_summed_up_apart() -> None:
+    prompt = TextPrompt(text="it")
+    truth = Truth("", still(columns(0, 10), 1))
+    nothing = Truth("", still(columns(0, 0), 1))
+    answers = iter([columns(0, 10), columns(0, 5), columns(0, 1)])
+    cases = [Case("a", clip(1), prompt, (truth,)), Case("a", clip(1), prompt, (truth,))]
+    cases.append(Case("absent", clip(1), prompt, (nothing,)))
+    scores = evaluate(lambda: Scripted([("", next(answers))]), cases)
+    assert [(score.kind, score.num_cases) for score in scores] == [("a", 2), ("absent", 1)]
+    assert scores[0].j_mean == 0.75
+    assert scores[0].j_error == pytest.approx(0.25)  # standard deviation 0.5 / sqrt(2), over sqrt(2)
+    assert np.isnan(scores[0].quiet_share) and np.isnan(scores[1].j_mean)
+    assert scores[1].quiet_share == 0.0
+
+
+def test_occluded_frames_count_as_right_when_nothing_is_marked() -> None:
+    masks = still(columns(0, 5), 2)
+    masks[1] = False
+    score = evaluate_case(
+        Scripted([("", columns(0, 5))]), Case("clip", clip(2), TextPrompt(text="it"), (Truth("", masks),))
+    )
+    assert score.j.tolist() == [0.5]
+
+
+def test_truth_that_does_not_fit_is_an_error() -> None:
+    with pytest.raises(FrameError, match=r"\(2, 8, 10\)"):
+        Case("text", clip(2), TextPrompt(text="it"), (Truth("", still(columns(0, 1), 1)),))

@@ -1,0 +1,120 @@
+"""What can be replayed: one iterable of frames, whatever the frames come from."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from x2sam_ros.errors import BagError, ConfigError, FrameError
+from x2sam_ros.types import Frame, Uint8Array
+
+MAX_KEPT_PROBLEMS = 20
+"""Problems whose text is kept; later ones are only counted."""
+
+
+@dataclass
+class Problems:
+    """What went wrong while reading and did not end the reading: all counted, the first ones in words."""
+
+    count: int = 0
+    messages: list[str] = field(default_factory=list)
+
+    def add(self, message: str) -> None:
+        """Count a problem."""
+        self.count += 1
+        if len(self.messages) < MAX_KEPT_PROBLEMS:
+            self.messages.append(message)
+
+
+class RawFrame(NamedTuple):
+    """An image with the header's stamp in nanoseconds and TF frame, before it has a place in the stream."""
+
+    image: Uint8Array
+    stamp_ns: int
+    frame_id: str = ""
+
+
+class FrameSource(ABC):
+    """Frames in the order they were recorded; iterate as often as needed.
+
+    An image that cannot be used is counted in ``problems`` and left out; ``frame_index`` numbers what remains.
+
+    Args:
+        name: file or folder, for messages.
+        topic: topic or file that becomes ``Frame.source``.
+        stride: keep every n-th image; the others are not decoded.
+
+    Raises:
+        ConfigError: stride below 1.
+    """
+
+    def __init__(self, name: str, topic: str, stride: int) -> None:
+        if stride < 1:
+            raise ConfigError(f"stride is {stride}, expected 1 (every image) or more")
+        self.name, self.topic, self.stride = name, topic, stride
+        self.problems = Problems()
+
+    @property
+    @abstractmethod
+    def num_images(self) -> int | None:
+        """Number of images before striding, where it is known."""
+
+    @abstractmethod
+    def _images(self) -> Iterator[Callable[[], RawFrame]]:
+        """Yield one decoder per image; calling it may raise FrameError."""
+
+    @property
+    def num_frames(self) -> int | None:
+        """Number of frames to come at most, where it is known."""
+        return None if self.num_images is None else -(-self.num_images // self.stride)
+
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield frames.
+
+        Raises:
+            BagError: not one image could be read.
+        """
+        self.problems = Problems()
+        frame_index = 0
+        for number, decode in enumerate(self._images()):
+            if number % self.stride:
+                continue
+            try:
+                raw = decode()
+                frame = Frame(raw.image, raw.stamp_ns, frame_index, raw.frame_id, self.topic)
+            except FrameError as error:
+                self.problems.add(f"image {number} left out: {error}")
+                continue
+            frame_index += 1
+            yield frame
+        if frame_index == 0:
+            reason = self.problems.messages[0] if self.problems.messages else "it holds none"
+            raise BagError(f"{self.name}: no usable image on {self.topic or 'any topic'}: {reason}")
+
+
+def open_source(path: str | Path, topic: str | None = None, stride: int = 1, fps: float | None = None) -> FrameSource:
+    """Open anything that holds images.
+
+    Args:
+        path: a rosbag2 folder, an .mcap or .db3 file, a video, a folder of images or one image.
+        topic: image topic of a bag; None takes the only one that can be meant (see ``storage.choose_topic``).
+        stride: keep every n-th image.
+        fps: rate that gives the images of a folder their stamps; None is ``media.NOMINAL_FPS``.
+
+    Raises:
+        BagError: nothing there, nothing in it, or not a kind of file that can be read.
+        ConfigError: an option is out of range, or given for an input that has no use for it.
+    """
+    from x2sam_ros.bag import media, storage
+
+    path = Path(path)
+    if not path.exists():
+        raise BagError(f"{path} does not exist; give a bag, a video, a folder of images or an image")
+    if storage.is_bag(path):
+        return storage.BagSource(path, topic, stride)
+    if topic is not None:
+        raise ConfigError(f"{path} is not a bag and has no topic {topic!r}; leave the topic away")
+    return media.open_media(path, stride, fps)

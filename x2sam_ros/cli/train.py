@@ -1,0 +1,37 @@
+"""``x2sam train``: train the weights of a preset from scratch on generated scenes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from x2sam_ros.config import TrainConfig
+
+_DEFAULTS = TrainConfig()
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="Folder for state, log, plot and weights; an unfinished run resumes.")],
+    preset: Annotated[str, typer.Option(help="Which network.")] = "nano",
+    seed: Annotated[int, typer.Option(help="Seed of scenes and weights.")] = _DEFAULTS.seed,
+    device: Annotated[str, typer.Option(help="auto takes a GPU where there is one; else cpu, cuda or cuda:N.")] = "auto",
+    bf16: Annotated[bool, typer.Option(help="Multiply in bfloat16.")] = True,
+    pixels_steps: Annotated[int, typer.Option(min=0, help="Batches of the first phase.")] = _DEFAULTS.pixels.steps,
+    image_steps: Annotated[int, typer.Option(min=0, help="Batches of the second phase.")] = _DEFAULTS.image.steps,
+    video_steps: Annotated[int, typer.Option(min=0, help="Batches of the third phase.")] = _DEFAULTS.video.steps,
+) -> None:
+    """Train a preset from scratch on generated scenes; Ctrl-C is safe, the same command goes on."""
+    import torch
+    from rich.console import Console
+
+    from x2sam_ros.training.loop import train_preset
+
+    steps: dict[str, Any] = {"pixels": pixels_steps, "image": image_steps, "video": video_steps}
+    phases = {name: replace(_DEFAULTS.phase(name), steps=count) for name, count in steps.items()}
+    config = replace(_DEFAULTS, seed=seed, **phases)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    train_preset(preset, config, out, device, bf16, Console())

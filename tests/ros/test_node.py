@@ -1,0 +1,173 @@
+"""The node as users meet it: its own process, real DDS. A colour threshold stands in for the model, see test_demo."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed; run through scripts/with-env")
+
+from geometry_msgs.msg import Point, PointStamped
+from sensor_msgs.msg import Image
+from std_msgs.msg import String
+
+from tests.ros.harness import CAMERA, HEIGHT, ROOT, THRESHOLD_NODE, WIDTH, Client, own_graph, running_node
+from x2sam_ros.bag.messages import read_tracked_mask_array
+from x2sam_ros.msg import Grounding, Prompt
+from x2sam_ros.srv import SetPrompt
+
+
+@pytest.fixture
+def client(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Client]:
+    with own_graph(monkeypatch) as made, running_node(THRESHOLD_NODE, log=tmp_path / "node.log"):
+        made.wait(lambda: made.ready and made.camera.get_subscription_count())
+        made.rest(0.5)
+        yield made
+
+
+def test_prompts_of_every_way_in_become_masks_with_the_images_stamps(client: Client) -> None:
+    text = client.publisher(String, "/x2sam_node/text")
+    mouse = client.publisher(Point, f"{CAMERA}_mouse_left")
+    click = client.publisher(PointStamped, "/x2sam_node/click")
+    prompt = client.publisher(Prompt, "/x2sam_node/prompt")
+    text.publish(String(data="the red square"))
+    assert client.outcome("text-1").status == Grounding.OK
+    mouse.publish(Point(x=100.0, y=70.0))
+    assert client.outcome("click-2").status == Grounding.OK
+    click.publish(PointStamped(point=Point(x=20.0, y=20.0)))
+    assert client.outcome("click-3").status == Grounding.OK
+    prompt.publish(Prompt(text="the blue square", prompt_id="mine"))
+    assert client.outcome("mine").header.frame_id == "camera_optical_frame"
+    message = client.answer()
+    result = read_tracked_mask_array(message)
+    assert (message.header.stamp.sec, message.header.stamp.nanosec) == (client.sent, 7)
+    assert result.target_ids.tolist() == [1, 2, 3, 4]
+    assert [int(mask.sum()) for mask in result.masks] == [900, 1600, 900, 1600]
+    assert 0 < message.latency_ms < 5_000
+    prompt.publish(Prompt(action=Prompt.ACTION_REMOVE, target_id=2, prompt_id="away"))
+    assert client.outcome("away").status == Grounding.REMOVED
+    prompt.publish(Prompt(action=Prompt.ACTION_RESET, prompt_id="all"))
+    assert client.outcome("all").status == Grounding.REMOVED
+    assert len(client.answer().masks) == 0
+
+
+def test_bad_input_is_rejected_or_counted_and_the_node_lives_on(client: Client) -> None:
+    text = client.publisher(String, "/x2sam_node/text")
+    mouse = client.publisher(Point, f"{CAMERA}_mouse_left")
+    prompt = client.publisher(Prompt, "/x2sam_node/prompt")
+    for words in ("", "x" * 10_000):
+        text.publish(String(data=words))
+    mouse.publish(Point(x=float("nan"), y=1.0))
+    mouse.publish(Point(x=5_000.0, y=1.0))
+    for _ in range(2):
+        prompt.publish(Prompt(text="the red square", prompt_id="same"))
+    not_text = b"\x00\x01\x00\x00" + (4).to_bytes(4, "little") + b"\xff\xfe\xfd\x00"
+    text.publish(not_text)
+    client.rest(0.5)
+    for changes in ({"encoding": "rgb9"}, {"step": 5}, {"height": 0}, {"width": 0, "step": 0}):
+        client.send_image(**changes)
+        client.rest(0.2)
+    message = client.answer()
+    assert message.frames_dropped == 4 and [mask.area_px for mask in message.masks] == [900]
+    client.rest(0.3)
+    same = [item.status for item in client.groundings if item.prompt_id == "same"]
+    assert sorted(same) == [Grounding.OK, Grounding.REJECTED]
+    said = " | ".join(item.message for item in client.groundings if item.status == Grounding.REJECTED)
+    for words in ("prompt text is empty", "10000 characters", "not a number", "outside the 128x96 image", "'same'"):
+        assert words in said
+    text.publish(String(data="the blue square"))
+    client.rest(0.2)
+    assert len(client.answer().masks) == 2
+
+
+def test_label_image_and_overlay_are_published_when_somebody_listens(client: Client) -> None:
+    labels: list[Image] = []
+    overlays: list[Image] = []
+    client.create_subscription(Image, "/x2sam_node/label_image", labels.append, 10)
+    client.create_subscription(Image, "/x2sam_node/overlay", overlays.append, 10)
+    client.publisher(String, "/x2sam_node/text").publish(String(data="the red square"))
+    client.rest(0.5)
+    client.answer()
+    client.wait(lambda: labels and overlays)
+    assert labels[0].encoding == "mono8" and labels[0].header.stamp.sec == client.sent
+    assert (np.asarray(labels[0].data).reshape(HEIGHT, WIDTH) == 1).sum() == 900
+    assert overlays[0].encoding == "rgb8" and overlays[0].header.frame_id == "camera_optical_frame"
+
+
+def test_the_service_answers_when_the_prompt_is_carried_out(client: Client) -> None:
+    service = client.create_client(SetPrompt, "/x2sam_node/set_prompt")
+    assert service.wait_for_service(10.0)
+    found = service.call_async(SetPrompt.Request(prompt=Prompt(text="the red square")))
+    client.rest(0.3)
+    assert not found.done()
+    client.send_image()
+    client.wait(found.done)
+    assert found.result().success and list(found.result().target_ids) == [1]
+    wrong = service.call_async(SetPrompt.Request(prompt=Prompt(action=Prompt.ACTION_REMOVE, target_id=77)))
+    client.wait(wrong.done)
+    assert not wrong.result().success and "77" in wrong.result().message
+    absent = service.call_async(SetPrompt.Request(prompt=Prompt(text="the pink square")))
+    client.rest(0.3)
+    client.send_image()
+    client.wait(absent.done)
+    assert not absent.result().success and absent.result().message
+
+
+def test_frames_faster_than_the_model_are_dropped_and_counted(client: Client) -> None:
+    for _ in range(60):
+        client.send_image()
+        time.sleep(0.005)
+    client.wait(lambda: client.masks and client.masks[-1].header.stamp.sec == 60)
+    answered, dropped = len(client.masks), client.masks[-1].frames_dropped
+    assert answered < 60 and 0 < dropped <= 60 - answered
+    stamps = [message.header.stamp.sec for message in client.masks]
+    assert stamps == sorted(set(stamps))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_node_within_two_seconds(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with own_graph(monkeypatch) as client:
+        process = subprocess.Popen([sys.executable, *THRESHOLD_NODE], cwd=ROOT, stderr=subprocess.PIPE)
+        client.wait(lambda: client.ready)
+        client.send_image()
+        started_s = time.monotonic()
+        process.send_signal(number)
+        _, said = process.communicate(timeout=5)
+        assert process.returncode == 0 and b"Traceback" not in said
+        assert time.monotonic() - started_s < 2.0
+
+
+@pytest.mark.parametrize(
+    ("parameter", "said"),
+    [
+        ("image_transport:=theora", "expected one of: raw, compressed"),
+        ("engine.score_threshold:=2.0", "score_threshold is 2.0, expected 0.0 to 1.0"),
+        ("engine.max_targets:=many", "expected a value of type int"),
+        ("image_topic:='not a topic'", "image_topic is not a topic name"),
+    ],
+)
+def test_a_parameter_that_cannot_be_ends_the_node_with_code_2(
+    parameter: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    run = subprocess.run(
+        [sys.executable, *THRESHOLD_NODE, "--ros-args", "-p", parameter], cwd=ROOT, capture_output=True, timeout=30
+    )
+    assert run.returncode == 2, run.stderr.decode()
+    assert said in run.stderr.decode() and b"Traceback" not in run.stderr
+
+
+def test_a_misspelt_parameter_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    log = tmp_path / "node.log"
+    with own_graph(monkeypatch) as client, running_node(THRESHOLD_NODE, "presett:=nano", log=log):
+        client.wait(lambda: client.ready)
+    assert "parameter presett does not exist" in log.read_text()

@@ -1,0 +1,57 @@
+"""Parameters and their file come from config.py alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from x2sam_ros.config import EngineConfig, NodeConfig
+from x2sam_ros.errors import ConfigError
+from x2sam_ros.ros.params import build_config, parameter_specs, yaml_text
+
+FILE = Path(__file__).resolve().parents[2] / "config/x2sam.yaml"
+
+
+def flatten(tree: dict, prefix: str = "") -> dict:
+    flat: dict = {}
+    for name, value in tree.items():
+        flat.update(flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
+
+
+def test_the_shipped_file_is_the_generated_text() -> None:
+    assert FILE.read_text() == yaml_text(), "run: python -m x2sam_ros.ros.params > config/x2sam.yaml"
+
+
+def test_the_file_holds_every_default_and_nothing_else() -> None:
+    values = flatten(yaml.safe_load(FILE.read_text())["/**"]["ros__parameters"])
+    assert values == {spec.name: spec.default for spec in parameter_specs()}
+    assert build_config(values) == NodeConfig()
+
+
+def test_every_parameter_is_described() -> None:
+    for spec in parameter_specs():
+        assert spec.description, spec.name
+        assert isinstance(spec.default, (bool, str)) or spec.low is not None, f"{spec.name} has no range"
+
+
+def test_dotted_names_reach_the_nested_configuration() -> None:
+    config = build_config({"engine.max_targets": 3, "preset": "other"})
+    assert config == NodeConfig(preset="other", engine=EngineConfig(max_targets=3))
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"image_transport": "theora"}, "image_transport is 'theora', expected one of: raw, compressed"),
+        ({"engine.score_threshold": 1.5}, "score_threshold is 1.5, expected 0.0 to 1.0"),
+        ({"engine.max_targets": "many"}, "max_targets is 'many', expected a value of type int"),
+        ({"engine.score_threshold": float("nan")}, "score_threshold is nan"),
+        ({"image_topic": ""}, "image_topic is empty"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named(values: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        build_config(values)

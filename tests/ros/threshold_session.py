@@ -1,0 +1,99 @@
+"""A segmenter that needs no weights: a target is every pixel near one colour. As a program, a node that runs it."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from x2sam_ros.config import NodeConfig
+from x2sam_ros.errors import PromptError
+from x2sam_ros.types import (
+    Frame,
+    FrameResult,
+    Grounding,
+    GroundingStatus,
+    PointPrompt,
+    Prompt,
+    TargetState,
+    TextPrompt,
+)
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
+TOLERANCE = 60
+
+
+class ThresholdSession:
+    """Has the interface of engine.session.Session and finds what is coloured as the words or the click say."""
+
+    def __init__(self, step_s: float = 0.0) -> None:
+        self.step_s = step_s
+        self._pending: list[Prompt] = []
+        self._ids: set[str] = set()
+        self._targets: dict[int, tuple[str, np.ndarray]] = {}
+        self._next_id = 1
+
+    def submit(self, prompt: Prompt) -> None:
+        if prompt.prompt_id in self._ids:
+            raise PromptError(f"prompt id {prompt.prompt_id!r} was used before; choose another one")
+        self._ids.add(prompt.prompt_id)
+        self._pending.append(prompt)
+
+    def remove(self, target_id: int) -> None:
+        if target_id not in self._targets:
+            raise PromptError(f"target {target_id} does not exist")
+        del self._targets[target_id]
+
+    def reset(self) -> None:
+        self._pending.clear()
+        self._ids.clear()
+        self._targets.clear()
+
+    def step(self, frame: Frame) -> FrameResult:
+        time.sleep(self.step_s)
+        groundings = tuple(self._carry_out(prompt, frame) for prompt in self._pending)
+        self._pending.clear()
+        distances = [np.abs(frame.image.astype(int) - colour).max(axis=2) for _, colour in self._targets.values()]
+        masks = np.array([distance < TOLERANCE for distance in distances]).reshape(-1, *frame.size)
+        return FrameResult(
+            frame.stamp_ns,
+            frame.frame_index,
+            frame.frame_id,
+            frame.size,
+            masks.astype(bool),
+            np.ones(len(masks), np.float32),
+            tuple(label for label, _ in self._targets.values()),
+            np.array(list(self._targets), np.int64),
+            (TargetState.TRACKED,) * len(masks),
+            groundings,
+        )
+
+    def _carry_out(self, prompt: Prompt, frame: Frame) -> Grounding:
+        if isinstance(prompt, TextPrompt):
+            colour = next((value for name, value in COLOURS.items() if name in prompt.text), None)
+            if colour is None:
+                return Grounding(prompt.prompt_id, GroundingStatus.NO_TARGET, prompt.text, stamp_ns=frame.stamp_ns)
+            return self._add(prompt.prompt_id, prompt.text, np.array(colour), frame)
+        if isinstance(prompt, PointPrompt):
+            x, y = prompt.points_px[0].astype(int)
+            if not (0 <= x < frame.size[1] and 0 <= y < frame.size[0]):
+                message = f"click at {x},{y} is outside the {frame.size[1]}x{frame.size[0]} image"
+                return Grounding(prompt.prompt_id, GroundingStatus.REJECTED, message=message, stamp_ns=frame.stamp_ns)
+            return self._add(prompt.prompt_id, "", frame.image[y, x].astype(int), frame)
+        message = f"{type(prompt).__name__} is not understood"
+        return Grounding(prompt.prompt_id, GroundingStatus.REJECTED, message=message, stamp_ns=frame.stamp_ns)
+
+    def _add(self, prompt_id: str, label: str, colour: np.ndarray, frame: Frame) -> Grounding:
+        target_id, self._next_id = self._next_id, self._next_id + 1
+        self._targets[target_id] = (label, colour)
+        return Grounding(prompt_id, GroundingStatus.OK, label, target_ids=(target_id,), stamp_ns=frame.stamp_ns)
+
+
+def make_session(config: NodeConfig) -> ThresholdSession:
+    return ThresholdSession(step_s=0.02)
+
+
+if __name__ == "__main__":
+    from x2sam_ros.ros.node import main
+
+    main(make_session=make_session)

@@ -1,0 +1,194 @@
+"""Messages to and from the boundary types, as pure functions: no node, no clock, no state but a prompt counter."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from builtin_interfaces.msg import Time
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from x2sam_ros.bag import messages
+from x2sam_ros.errors import PromptError
+from x2sam_ros.image_codec import decode_compressed, decode_image
+from x2sam_ros.msg import Grounding as GroundingMsg
+from x2sam_ros.msg import Prompt as PromptMsg
+from x2sam_ros.msg import TrackedMask, TrackedMaskArray
+from x2sam_ros.rle import decode_rle
+from x2sam_ros.ros.worker import Reject, Remove, Request, Reset, Submit
+from x2sam_ros.types import (
+    MAX_IMAGE_PIXELS,
+    BoxPrompt,
+    ClassListPrompt,
+    Frame,
+    FrameResult,
+    Grounding,
+    MaskPrompt,
+    PointPrompt,
+    Prompt,
+    Task,
+    TextPrompt,
+)
+from x2sam_ros.visualise import draw_overlay
+
+if TYPE_CHECKING:
+    from geometry_msgs.msg import Point, PointStamped
+    from std_msgs.msg import String
+
+_CLASSES: dict[str, type] = {
+    messages.MASK_ARRAY_TYPE: TrackedMaskArray,
+    messages.MASK_TYPE: TrackedMask,
+    messages.GROUNDING_TYPE: GroundingMsg,
+    messages.HEADER_TYPE: Header,
+    messages.TIME_TYPE: Time,
+}
+
+
+def to_stamp_ns(stamp: Time) -> int:
+    """Read a stamp as nanoseconds."""
+    return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def to_frame(message: Image | CompressedImage, frame_index: int, source: str) -> Frame:
+    """Decode a camera message.
+
+    Args:
+        message: raw or compressed image.
+        frame_index: order in the stream, from 0.
+        source: topic it came from.
+
+    Raises:
+        FrameError: unknown encoding, no pixels, too few bytes, corrupt JPEG or PNG.
+    """
+    if isinstance(message, CompressedImage):
+        image = decode_compressed(message.format, message.data)
+    else:
+        size = (message.height, message.width, message.step)
+        image = decode_image(message.encoding, *size, bool(message.is_bigendian), message.data)
+    return Frame(image, to_stamp_ns(message.header.stamp), frame_index, message.header.frame_id, source)
+
+
+def request_from_prompt(message: PromptMsg, camera: str, new_id: Callable[[str], str]) -> Request:
+    """Read our own prompt message.
+
+    Args:
+        message: the prompt.
+        camera: image topic of the node, which the prompt must mean when it names one.
+        new_id: makes an id from a word, for a prompt without one.
+
+    Returns:
+        What to do; ``Reject`` when the message contradicts itself, never an exception.
+    """
+    prompt_id = message.prompt_id or new_id("prompt")
+    target_id = int(message.target_id)
+    try:
+        if message.camera not in ("", camera):
+            raise PromptError(f"camera is {message.camera!r}, this node reads {camera!r}; leave it empty or name that")
+        if message.action == PromptMsg.ACTION_RESET:
+            return Reset(prompt_id)
+        if message.action == PromptMsg.ACTION_REMOVE:
+            return Remove(prompt_id, target_id)
+        if message.action not in (PromptMsg.ACTION_ADD, PromptMsg.ACTION_REFINE):
+            raise PromptError(f"action is {message.action}, expected 0 (add), 1 (refine), 2 (remove) or 3 (reset)")
+        adds = message.action == PromptMsg.ACTION_ADD
+        if adds != (target_id == PromptMsg.TARGET_NEW):
+            raise PromptError(
+                f"target_id is {target_id}; ACTION_ADD needs {PromptMsg.TARGET_NEW}, ACTION_REFINE an existing target"
+            )
+        stamp_ns = to_stamp_ns(message.image_stamp) or None
+        return Submit(_read_prompt(message, prompt_id, None if adds else target_id, stamp_ns))
+    except ValueError as error:  # PromptError and FrameError are ValueErrors, as is what NumPy raises for bad sizes
+        return Reject(prompt_id, str(error))
+
+
+def _read_prompt(message: PromptMsg, prompt_id: str, target_id: int | None, stamp_ns: int | None) -> Prompt:
+    """Build the prompt of the message's kind; PromptError where its fields do not fit."""
+    common: dict[str, Any] = {"prompt_id": prompt_id, "target_id": target_id, "stamp_ns": stamp_ns}
+    if message.task:
+        common["task"] = _read_task(message.task)
+    if message.kind == PromptMsg.KIND_TEXT:
+        return TextPrompt(**common, text=message.text)
+    if message.kind == PromptMsg.KIND_CLASSES:
+        return ClassListPrompt(**common, classes=tuple(message.classes))
+    if message.kind == PromptMsg.KIND_POINTS:
+        if len(message.points_px) % 2:
+            raise PromptError(f"points_px has {len(message.points_px)} numbers, expected x and y for each point")
+        points_px = np.asarray(message.points_px, np.float64).reshape(-1, 2)
+        return PointPrompt(**common, points_px=points_px, point_labels=np.asarray(message.point_labels, int))
+    if message.kind == PromptMsg.KIND_BOX:
+        if len(message.boxes_px) != 4:
+            raise PromptError(f"boxes_px has {len(message.boxes_px)} numbers, expected 4; send one prompt per box")
+        return BoxPrompt(**common, box_px=np.asarray(message.boxes_px, np.float64))
+    if message.kind == PromptMsg.KIND_MASK:
+        height, width = message.mask_height, message.mask_width
+        if not 0 < height * width <= MAX_IMAGE_PIXELS:
+            raise PromptError(f"mask is {width}x{height}, expected the size of the image")
+        return MaskPrompt(**common, mask=decode_rle(message.mask_rle, height, width))
+    raise PromptError(f"kind is {message.kind}, expected 0 (text), 1 (classes), 2 (points), 3 (box) or 4 (mask)")
+
+
+def _read_task(name: str) -> Task:
+    if name not in Task._value2member_map_:
+        raise PromptError(f"task is {name!r}, expected '' or one of: {', '.join(task.value for task in Task)}")
+    return Task(name)
+
+
+def request_from_text(message: String, new_id: Callable[[str], str]) -> Request:
+    """Read a sentence as a prompt that adds a target."""
+    prompt_id = new_id("text")
+    try:
+        return Submit(TextPrompt(prompt_id, text=message.data))
+    except PromptError as error:
+        return Reject(prompt_id, str(error))
+
+
+def request_from_click(message: Point | PointStamped, new_id: Callable[[str], str]) -> Request:
+    """Read a click in pixels as a prompt that adds a target; a stamp names the image that was clicked on."""
+    prompt_id = new_id("click")
+    point = getattr(message, "point", message)
+    stamp_ns = to_stamp_ns(message.header.stamp) or None if hasattr(message, "header") else None
+    try:
+        return Submit(PointPrompt(prompt_id, stamp_ns=stamp_ns, points_px=np.array([[point.x, point.y]])))
+    except PromptError as error:
+        return Reject(prompt_id, str(error))
+
+
+def from_result(result: FrameResult, frames_dropped: int) -> TrackedMaskArray:
+    """Write a result; its header is the image's, and ``latency_ms`` is left to whoever publishes."""
+    fields = messages.tracked_mask_array_fields(result, frames_dropped=frames_dropped)
+    return _build(messages.MASK_ARRAY_TYPE, fields)
+
+
+def from_grounding(grounding: Grounding, frame_id: str) -> GroundingMsg:
+    """Write what became of a prompt; the header is that of the image it was carried out on, zero without one."""
+    return _build(messages.GROUNDING_TYPE, messages.grounding_fields(grounding, grounding.stamp_ns, frame_id))
+
+
+def label_image(result: FrameResult) -> Image:
+    """Draw all masks into one image of target ids: mono8, or 16UC1 once an id exceeds 255; 0 is no target."""
+    encoding, labels = messages.label_image(result)
+    return _image_message(result, encoding, labels)
+
+
+def overlay_image(frame: Frame, result: FrameResult) -> Image:
+    """Draw the targets on the camera image, rgb8."""
+    return _image_message(result, "rgb8", draw_overlay(frame.image, result))
+
+
+def _build(type_name: str, fields: messages.Fields) -> Any:
+    return messages.build_message(type_name, fields, _CLASSES.__getitem__, messages.pack_array)
+
+
+def _image_message(result: FrameResult, encoding: str, pixels: npt.NDArray[Any]) -> Image:
+    header = _build(messages.HEADER_TYPE, messages.header_fields(result.stamp_ns, result.frame_id))
+    message = Image(header=header, encoding=encoding, height=pixels.shape[0], width=pixels.shape[1])
+    message.is_bigendian = 0
+    message.step = pixels.strides[0]
+    data = array.array("B")
+    data.frombytes(pixels.tobytes())
+    message.data = data
+    return message

@@ -1,0 +1,61 @@
+"""What the benchmark scripts share: tables on the terminal or as Markdown, and the line that names the machine."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+PIPED_WIDTH = 140
+"""Columns of a table when the output is no terminal."""
+
+
+def hardware_line(device: str) -> str:
+    """Name the processor, the cores this process may use, torch and, on CUDA, the GPU."""
+    import torch
+
+    info = Path("/proc/cpuinfo")
+    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+    cpu = names[0] if names else platform.processor() or platform.machine()
+    line = f"{cpu}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    return f"{line}, {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else line
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool) -> None:
+    """Print a table to standard output; the first column is left-aligned, the others are numbers."""
+    if markdown:
+        print(f"\n**{title}**\n")
+        print(f"| {' | '.join(header)} |")
+        print(f"|---|{'---:|' * (len(header) - 1)}")
+        for row in rows:
+            print(f"| {' | '.join(row)} |")
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for position, name in enumerate(header):
+        table.add_column(name, justify="left" if position == 0 else "right")
+    for row in rows:
+        table.add_row(*row)
+    console = Console()
+    if not console.is_terminal:
+        console.width = PIPED_WIDTH
+    console.print(table)
+
+
+def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:
+    """Pass ``items`` on behind a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import track
+
+    return track(items, what, total, console=Console(stderr=True), transient=True)
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Format a number; NaN, which means "was not asked", becomes a dash."""
+    return "-" if value != value else f"{value:.{digits}f}"

@@ -1,0 +1,103 @@
+"""The loss of one batch: the very `Segmentor.step` the robot runs, unrolled over the clip's frames."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from x2sam_ros.model.condition import PromptCondition
+from x2sam_ros.model.encoder import ImageFeatures
+from x2sam_ros.model.memory import MemoryBatch, MemoryEntry
+from x2sam_ros.model.pixel_decoder import PixelFeatures
+from x2sam_ros.model.segmentor import StepOutput
+from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.training.auxiliary import AuxiliaryHeads
+from x2sam_ros.training.losses import LossWeights, segmentation_loss
+from x2sam_ros.training.samples import Batch
+
+
+def understand(model: X2SAM, batch: Batch, images: ImageFeatures) -> PromptCondition:
+    """Run the language pass of all N prompts; ``images`` holds the clips' first frames."""
+    device = model.device
+    per_clip = len(batch.conversations) // len(batch.grid)
+    vision = model.language.encode_image(batch.patches.to(device), batch.grid)
+    regions = None
+    if len(batch.regions):
+        maps = model.region_maps(images.stages)
+        regions = model.region_tokens(maps, batch.regions, (batch.region_rows // per_clip).to(device))
+    rows = [row // per_clip for row in range(len(batch.conversations))]
+    return model.condition(model.collate(batch.conversations), vision, rows, regions)
+
+
+def frame_loss(model: X2SAM, output: StepOutput, condition: PromptCondition, labels: Tensor, masks: Tensor) -> Tensor:
+    """Return the deeply supervised loss of one frame, summed over terms and averaged over layers."""
+    weights = LossWeights()
+    total = masks.new_zeros(())
+    for layer in output.layers:
+        logits = model.segmentor.class_predictor(layer.queries, condition.cond_embeds, condition.embed_mask)
+        total = total + sum(segmentation_loss(logits, layer.mask_logits, labels, masks, weights).values())
+    return total / len(output.layers)
+
+
+def batch_loss(
+    model: X2SAM, heads: AuxiliaryHeads, batch: Batch, phase: str, auxiliary_weight: float, true_memory_share: float
+) -> dict[str, Tensor]:
+    """Return the terms of one batch's loss; their sum is what is minimised."""
+    device = model.device
+    frames = len(batch.pixel_values)
+    images = model.segmentor.encode_image(batch.pixel_values.flatten(0, 1).to(device))
+    first = _part(images, 0, frames)
+    if phase == "pixels":
+        return {"attributes": heads.attribute_loss(first.pyramid, batch.attributes[0].to(device))}
+    pixels = model.segmentor.decode_pixels(first, first=True)
+    condition = understand(model, batch, first)
+    labels, masks = batch.labels.to(device), batch.masks.to(device)
+    losses = {
+        "attributes": auxiliary_weight
+        * heads.attribute_loss((*first.pyramid, *pixels.multi_scale, pixels.mask_features), batch.attributes[0].to(device)),
+        "grounding": auxiliary_weight * heads.grounding_loss(pixels, condition, labels, masks[0]),
+        "centre": auxiliary_weight * heads.centre_loss(condition, batch.centres.to(device)),
+    }
+    output = model.segmentor.step(pixels, condition)
+    total = frame_loss(model, output, condition, labels, masks[0])
+    bank: list[MemoryEntry] = []
+    for t in range(1, frames):
+        bank.append(_remember(model, pixels, output, masks[t - 1], true_memory_share))
+        bank = bank[-model.config.segmentor.memory.num_maskmem :]
+        pixels = model.segmentor.decode_pixels(_part(images, t, frames), first=False)
+        output = model.segmentor.step(pixels, condition, MemoryBatch.stack(bank, range(len(bank), 0, -1)))
+        total = total + frame_loss(model, output, condition, labels, masks[t])
+    losses["segmentation"] = total / frames
+    return losses
+
+
+def _part(images: ImageFeatures, index: int, parts: int) -> ImageFeatures:
+    return ImageFeatures(
+        tuple(x.chunk(parts)[index] for x in images.stages), tuple(x.chunk(parts)[index] for x in images.pyramid)
+    )
+
+
+def _remember(
+    model: X2SAM, pixels: PixelFeatures, output: StepOutput, masks: Tensor, true_memory_share: float
+) -> MemoryEntry:
+    """Write what was predicted, or for some prompts the truth, so that the memory is worth reading from the start."""
+    encoder = model.segmentor.memory_encoder
+    soft = encoder.fuse_masks(output.class_logits.float(), output.mask_logits.float())
+    truth = masks.sum(1, keepdim=True).clamp(0, 1)
+    use_truth = torch.rand(len(soft), 1, 1, 1, device=soft.device) < true_memory_share
+    entry: MemoryEntry = encoder(encoder.encode_vision(pixels.multi_scale), torch.where(use_truth, truth, soft))
+    return entry
+
+
+@torch.no_grad()
+def batch_scores(model: X2SAM, batch: Batch) -> Tensor:
+    """Return the IoU of each prompt's best-scored query on the first frame, (N,); 1 where nothing is rightly found."""
+    images = model.segmentor.encode_image(batch.pixel_values[0].to(model.device))
+    condition = understand(model, batch, images)
+    output = model.segmentor.step(model.segmentor.decode_pixels(images, first=True), condition)
+    score, query = output.class_logits.float().softmax(-1)[..., :-1].amax(-1).max(1)
+    rows = torch.arange(len(query), device=query.device)
+    mask = (output.mask_logits[rows, query] > 0) & (score > 0.5)[:, None, None]
+    truth = batch.masks[0, :, 0].to(model.device) > 0.5
+    inter, union = (mask & truth).flatten(1).sum(1), (mask | truth).flatten(1).sum(1)
+    return torch.where(union > 0, inter / union.clamp_min(1), 1.0)

@@ -59,7 +59,7 @@ class EngineConfig:
     num_maskmem: int = _parameter(5, "frames that a target remembers", low=1, high=64)
     score_threshold: float = _parameter(0.5, "confidence below which a target counts as not seen", low=0.0, high=1.0)
     mask_threshold: float = _parameter(0.5, "probability above which a pixel belongs to the mask", low=0.0, high=1.0)
-    confirm_frames: int = _parameter(2, "frames a new target must be seen on before it counts as tracked", low=1, high=100)
+    confirm_frames: int = _parameter(2, "frames a target must be seen on before it counts as tracked", low=1, high=100)
     lost_frames: int = _parameter(30, "frames without the target after which it counts as lost", low=1, high=100_000)
     autocast: bool = _parameter(False, "multiply in bfloat16 where the hardware gains from it")
     max_targets: int = _parameter(16, "targets followed at the same time", low=1, high=1024)
@@ -128,7 +128,7 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """One phase of training: ``steps`` batches of ``clips`` clips of ``frames`` frames with ``prompts`` prompts each."""
+    """One phase of training: ``steps`` batches of ``clips`` clips, each ``frames`` frames with ``prompts`` prompts."""
 
     steps: int
     clips: int

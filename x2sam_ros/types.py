@@ -124,7 +124,7 @@ def _numbers(values: Any, what: str) -> FloatArray:
     except (TypeError, ValueError) as error:
         raise PromptError(f"{what} must be numbers in equally long rows, got {values!r:.80}") from error
     if not np.isfinite(numbers).all():
-        raise PromptError(f"{what} hold something that is not a finite number: {numbers.tolist()!s:.80}")
+        raise PromptError(f"{what} hold a value that is not a number or not finite: {numbers.tolist()!s:.80}")
     return numbers
 
 

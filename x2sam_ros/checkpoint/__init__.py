@@ -1,1 +1,1 @@
-"""TODO"""
+"""Checkpoints: the published layout, this project's folders, the built-in nano weights."""

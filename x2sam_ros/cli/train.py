@@ -17,7 +17,9 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for state, log, plot and weights; an unfinished run resumes.")],
     preset: Annotated[str, typer.Option(help="Which network.")] = "nano",
     seed: Annotated[int, typer.Option(help="Seed of scenes and weights.")] = _DEFAULTS.seed,
-    device: Annotated[str, typer.Option(help="auto takes a GPU where there is one; else cpu, cuda or cuda:N.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="auto takes a GPU where there is one; else cpu, cuda or cuda:N.")
+    ] = "auto",
     bf16: Annotated[bool, typer.Option(help="Multiply in bfloat16.")] = True,
     pixels_steps: Annotated[int, typer.Option(min=0, help="Batches of the first phase.")] = _DEFAULTS.pixels.steps,
     image_steps: Annotated[int, typer.Option(min=0, help="Batches of the second phase.")] = _DEFAULTS.image.steps,

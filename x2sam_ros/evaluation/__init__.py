@@ -1,1 +1,1 @@
-"""TODO"""
+"""Scores against ground truth. Draws no scenes and knows no ROS."""

@@ -106,16 +106,14 @@ class ResNetEncoder(MaskEncoder):
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.stage_channels, self.pyramid_channels = config.stage_channels, config.pyramid_channels
-        stages = [f"stage{index + 1}" for index in range(len(config.stage_channels))]
-        self.backbone = ResNetBackbone(
-            StockResNetConfig(
-                embedding_size=config.embedding_size,
-                hidden_sizes=list(config.stage_channels),
-                depths=list(config.depths),
-                layer_type="basic",
-                out_features=stages,
-            )
+        backbone_config = StockResNetConfig(
+            embedding_size=config.embedding_size,
+            hidden_sizes=list(config.stage_channels),
+            depths=list(config.depths),
+            layer_type="basic",
         )
+        backbone_config.out_features = [f"stage{index + 1}" for index in range(len(config.stage_channels))]
+        self.backbone = ResNetBackbone(backbone_config)
         self.laterals = nn.ModuleList(nn.Conv2d(c, config.pyramid_channels, 1) for c in config.stage_channels)
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:

@@ -121,4 +121,5 @@ class ChannelNorm(nn.LayerNorm):
     """Layer norm over the channels of a (B, C, H, W) map."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalise each cell of ``x``."""
         return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)

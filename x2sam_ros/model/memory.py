@@ -149,14 +149,16 @@ class MemoryAttention(nn.Module):
             (N, C, H, W).
         """
         batch, channels, height, width = feature.shape
-        count, slots, memory_channels, h, w = memory.shape
+        count, _, memory_channels, h, w = memory.shape
         values = memory.flatten(3).transpose(2, 3)  # (N, S, h * w, C')
         place = sine_position(h, w, memory_channels, memory.device, memory.dtype).flatten(2).transpose(1, 2)
         time = temporal_code(gaps, memory_channels).to(memory.dtype)
         keys = (values + place[:, None] + time[:, :, None]).flatten(1, 2)
         mask = None if bool(valid.all()) else valid.repeat_interleave(h * w, dim=1)[:, None, None]
-        return self._layers(feature, keys, values.flatten(1, 2), mask, count // batch).transpose(1, 2).reshape(
-            count, channels, height, width
+        return (
+            self._layers(feature, keys, values.flatten(1, 2), mask, count // batch)
+            .transpose(1, 2)
+            .reshape(count, channels, height, width)
         )
 
     def _layers(self, feature: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, share: int) -> Tensor:
@@ -165,6 +167,7 @@ class MemoryAttention(nn.Module):
         x = feature + 0.1 * sine_position(height, width, channels, feature.device, feature.dtype)
         x = x.flatten(2).transpose(1, 2)  # (B, L, C)
         for index, layer in enumerate(self.layers):
+            assert isinstance(layer, MemoryAttentionLayer)
             x = layer.attend_self(x, table)
             if index == 0:  # up to here nothing depends on the target, so its targets share the image's result
                 x = x.repeat_interleave(share, dim=0)

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Training from scratch on generated scenes: generator, batches, losses, loop."""

@@ -10,7 +10,6 @@ from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.pixel_decoder import PixelFeatures
 from x2sam_ros.training.samples import ATTRIBUTE_SIZES
 
-
 NUM_MAPS = 7
 """Three of the encoder, three multi-scale ones and the mask features of the pixel decoder."""
 
@@ -43,7 +42,9 @@ class AuxiliaryHeads(nn.Module):
                 total = total + (cross * weight).sum() / weight.sum()
         return total / len(maps)
 
-    def grounding_loss(self, pixels: PixelFeatures, condition: PromptCondition, labels: Tensor, masks: Tensor) -> Tensor:
+    def grounding_loss(
+        self, pixels: PixelFeatures, condition: PromptCondition, labels: Tensor, masks: Tensor
+    ) -> Tensor:
         """Binary cross entropy of "this cell shows what phrase c names", straight from phrase and mask features."""
         features = pixels.mask_features.flatten(2)  # (B, D, P)
         phrases = self.grounding(condition.cond_embeds[:, :-1])  # (N, C, D)

@@ -21,11 +21,12 @@ from x2sam_ros.errors import CheckpointError
 from x2sam_ros.model.config import X2SAMConfig, preset
 from x2sam_ros.model.conversation import TEMPLATES
 from x2sam_ros.model.tokenizer import Tokenizer, train_tokenizer
+from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
 from x2sam_ros.training.initialise import initialise
 from x2sam_ros.training.objective import batch_loss, batch_scores
 from x2sam_ros.training.plot import plot_losses
-from x2sam_ros.training.samples import Batch, SceneBatches
+from x2sam_ros.training.samples import HELD_OUT_SEEDS, Batch, SceneBatches
 from x2sam_ros.training.scenes import sample_corpus
 
 _AVERAGE = 0.98  # of the losses shown in the progress bar
@@ -68,13 +69,20 @@ class Trainer:
         """The file training resumes from."""
         return self.folder / "state.pt"
 
+    @property
+    def averaged(self) -> X2SAM:
+        """The network with averaged weights: what is scored and shipped."""
+        module = self.average.module
+        assert isinstance(module, X2SAM)
+        return module
+
     def run(self, console: Console) -> None:
         """Train every phase that is not done, then write the averaged weights to ``folder/weights``."""
         for phase in self.config.phases[self.config.phases.index(self.phase) :]:
             if phase != self.phase:
                 self.phase, self.step = phase, 0
             self._run_phase(console)
-        save_model(self.average.module, self.folder / "weights")
+        save_model(self.averaged, self.folder / "weights")
         console.print(f"weights: {self.folder / 'weights'}")
 
     def _run_phase(self, console: Console) -> None:
@@ -103,8 +111,9 @@ class Trainer:
     def _batches(self) -> Iterator[Batch]:
         steps = self.config.phase(self.phase).steps
         data = SceneBatches(self.config, self.model.config, self.tokenizer, self.phase, self.step, steps)
-        # workers render while this process multiplies; batches depend on their number alone
-        yield from DataLoader(data, batch_size=None, num_workers=2, prefetch_factor=4)
+        # Workers render while this process multiplies; batches depend on their number alone. Without a generator of
+        # its own the loader would draw from the global one, and a resumed run would differ from an uninterrupted one.
+        yield from DataLoader(data, batch_size=None, num_workers=2, prefetch_factor=4, generator=torch.Generator())
 
     def _learning_rate(self, peak: float, steps: int) -> float:
         warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
@@ -135,13 +144,14 @@ class Trainer:
             )
         self.optimizer.step()
         self.average.update_parameters(self.model)
-        return {"loss": round(loss.item(), 4), **{k: round(v.item(), 4) for k, v in losses.items()}, "norm": float(norm)}
+        terms = {"loss": loss, **losses}
+        return {**{name: round(term.item(), 4) for name, term in terms.items()}, "norm": float(norm)}
 
     def _score(self) -> float:
         """Return the mean IoU of the averaged weights on held-out seeds."""
         config = TrainConfig(seed=self.config.seed + 1_000, image=self.config.image)
-        data = SceneBatches(config, self.model.config, self.tokenizer, "image", 0, 4)
-        model = self.average.module.eval()
+        data = SceneBatches(config, self.model.config, self.tokenizer, "image", 0, 4, HELD_OUT_SEEDS)
+        model = self.averaged.eval()
         return round(float(torch.cat([batch_scores(model, data[i]) for i in range(4)]).mean()), 4)
 
     def _save(self) -> None:
@@ -166,6 +176,22 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.phase, self.step = state["phase"], state["step"]
         torch.set_rng_state(state["rng"].cpu())
+        self._cut_log()
+
+    def _cut_log(self) -> None:
+        """Drop the log's lines of steps after the saved state: they are done again."""
+        log = self.folder / "log.jsonl"
+        if not log.exists():
+            return
+        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
+        entries = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
+        kept = [line for line, entry in zip(lines, entries) if not self._comes(entry["phase"], entry["step"])]
+        log.write_text("".join(kept), encoding="utf-8")
+
+    def _comes(self, phase: str, step: int) -> bool:
+        """Return whether a step of the log is still ahead; a phase that the recipe does not have is past."""
+        phases = self.config.phases
+        return phase in phases and (phases.index(phase), step) > (phases.index(self.phase), self.step)
 
 
 def build_tokenizer(config: TrainConfig, model_config: X2SAMConfig) -> Tokenizer:

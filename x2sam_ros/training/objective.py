@@ -52,9 +52,9 @@ def batch_loss(
     pixels = model.segmentor.decode_pixels(first, first=True)
     condition = understand(model, batch, first)
     labels, masks = batch.labels.to(device), batch.masks.to(device)
+    maps = (*first.pyramid, *pixels.multi_scale, pixels.mask_features)
     losses = {
-        "attributes": auxiliary_weight
-        * heads.attribute_loss((*first.pyramid, *pixels.multi_scale, pixels.mask_features), batch.attributes[0].to(device)),
+        "attributes": auxiliary_weight * heads.attribute_loss(maps, batch.attributes[0].to(device)),
         "grounding": auxiliary_weight * heads.grounding_loss(pixels, condition, labels, masks[0]),
         "centre": auxiliary_weight * heads.centre_loss(condition, batch.centres.to(device)),
     }
@@ -84,7 +84,8 @@ def _remember(
     encoder = model.segmentor.memory_encoder
     soft = encoder.fuse_masks(output.class_logits.float(), output.mask_logits.float())
     truth = masks.sum(1, keepdim=True).clamp(0, 1)
-    use_truth = torch.rand(len(soft), 1, 1, 1, device=soft.device) < true_memory_share
+    # drawn on the host, whose generator the training state holds
+    use_truth = (torch.rand(len(soft), 1, 1, 1) < true_memory_share).to(soft.device)
     entry: MemoryEntry = encoder(encoder.encode_vision(pixels.multi_scale), torch.where(use_truth, truth, soft))
     return entry
 

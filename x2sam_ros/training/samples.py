@@ -31,6 +31,10 @@ from x2sam_ros.types import Task
 FIRST_TRAINING_SEED = 1_000_000
 """Scenes of smaller seeds are held out: no training batch ever draws them."""
 
+TRAINING_SEEDS = (FIRST_TRAINING_SEED, 2**62)
+HELD_OUT_SEEDS = (0, FIRST_TRAINING_SEED)
+"""First scene seed, and the one behind the last."""
+
 ASPECTS = ((480, 640), (512, 512), (360, 640), (640, 480))
 _ASPECT_ODDS = (0.5, 0.2, 0.2, 0.1)
 _TEXT_ODDS = {"colour": 0.17, "shape": 0.25, "colour_shape": 0.2, "size": 0.18, "position": 0.14, "combo": 0.06}
@@ -78,12 +82,29 @@ ATTRIBUTE_SIZES = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1)
 
 
 class SceneBatches(Dataset[Batch]):
-    """Batch ``i`` of a phase, made from its number alone: any order, any worker, any resumption gives the same."""
+    """Batch ``i`` of a phase, made from its number alone: any order, any worker, any resumption gives the same.
+
+    Args:
+        config: the recipe.
+        model: the network the batches are for.
+        tokenizer: its tokenizer.
+        phase: name of the phase.
+        start, stop: number of the first batch, and of the one behind the last.
+        seeds: scene seeds to draw from, the last left out.
+    """
 
     def __init__(
-        self, config: TrainConfig, model: X2SAMConfig, tokenizer: Tokenizer, phase: str, start: int, stop: int
+        self,
+        config: TrainConfig,
+        model: X2SAMConfig,
+        tokenizer: Tokenizer,
+        phase: str,
+        start: int,
+        stop: int,
+        seeds: tuple[int, int] = TRAINING_SEEDS,
     ) -> None:
         self.config, self.model, self.phase, self.start, self.stop = config, model, phase, start, stop
+        self.seeds = seeds
         self.shape = config.phase(phase)
         self.builder = ConversationBuilder(tokenizer, model.language.templates, model.language.phrase_markers)
 
@@ -99,9 +120,7 @@ class SceneBatches(Dataset[Batch]):
         clips = [self._clip(rng, side, width / height) for _ in range(self.shape.clips)]
         vision = self.model.language.vision
         factor = vision.patch_size * vision.spatial_merge_size
-        picture = picture_size(
-            height, width, factor, self.model.language.min_pixels, self.model.language.max_pixels
-        )
+        picture = picture_size(height, width, factor, self.model.language.min_pixels, self.model.language.max_pixels)
         media = Media(tokens_per_step=picture[0] * picture[1] // factor**2)
         prompts = [
             sample for clip in clips for sample in sample_prompts(clip, rng, self.shape.prompts, self.builder, media)
@@ -109,7 +128,7 @@ class SceneBatches(Dataset[Batch]):
         return collate_clips(clips, prompts, picture, self.model)
 
     def _clip(self, rng: np.random.Generator, side: int, aspect: float) -> Clip:
-        seed = int(rng.integers(FIRST_TRAINING_SEED, 2**62))
+        seed = int(rng.integers(*self.seeds))
         frames, stride = self.shape.frames, int(rng.integers(1, self.shape.max_stride + 1))
         kind = str(rng.choice(KINDS, p=self.config.kind_odds)) if frames > 1 else _still_kind(rng)
         clip = generate_clip(seed, (frames - 1) * stride + 1, side, side, kind=kind, aspect=aspect)
@@ -138,9 +157,7 @@ def sample_prompts(
         samples += [_text(builder, media, phrase.text, (), clip) for phrase in absent]
     if count >= 4 or rng.random() < 0.2:
         listed = class_list(clip, rng)
-        samples.append(
-            PromptSample(builder.text(Task.GENSEG, listed.names, media), tuple(listed.object_classes))
-        )
+        samples.append(PromptSample(builder.text(Task.GENSEG, listed.names, media), tuple(listed.object_classes)))
     if count >= 4 or rng.random() < 0.4:
         samples += _region(clip, rng, builder, media)
     phrases: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
@@ -158,16 +175,12 @@ def sample_prompts(
     return samples[:count]
 
 
-def _text(
-    builder: ConversationBuilder, media: Media, text: str, meant: tuple[int, ...], clip: Clip
-) -> PromptSample:
+def _text(builder: ConversationBuilder, media: Media, text: str, meant: tuple[int, ...], clip: Clip) -> PromptSample:
     classes = tuple(0 if k in meant else -1 for k in range(len(clip.objects)))
     return PromptSample(builder.text(Task.REFSEG, [text], media), classes)
 
 
-def _region(
-    clip: Clip, rng: np.random.Generator, builder: ConversationBuilder, media: Media
-) -> list[PromptSample]:
+def _region(clip: Clip, rng: np.random.Generator, builder: ConversationBuilder, media: Media) -> list[PromptSample]:
     """Draw one region prompt; in X2SAM it means the category, so look-alikes of the object are wanted too."""
     visible = [k for k in range(len(clip.objects)) if (clip.labels[0] == k + 1).sum() > 24]
     if not visible:

@@ -1,0 +1,89 @@
+"""Tables of the documentation that repeat the code. ``python -m tests.docs.tables`` writes them anew."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.unit.test_import_law import MAY_IMPORT, VALUES
+from x2sam_ros.config import TrainConfig
+from x2sam_ros.ros.params import ParameterSpec, parameter_specs
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _accepted(spec: ParameterSpec) -> str:
+    if spec.choices:
+        return ", ".join(f"`{choice}`" for choice in spec.choices)
+    if spec.low is not None:
+        return f"{spec.low:g} to {spec.high:g}"
+    return {str: "text", bool: "`true`, `false`"}[type(spec.default)]
+
+
+def parameter_table() -> str:
+    """Return the parameters of the node."""
+    rows = [
+        (f"`{spec.name}`", f"`{json.dumps(spec.default)}`", _accepted(spec), spec.description.replace("<", r"\<"))
+        for spec in parameter_specs()
+    ]
+    return _table(("parameter", "default", "accepts", "what it is"), rows)
+
+
+def phase_table() -> str:
+    """Return the phases of training."""
+    config = TrainConfig()
+    rows = []
+    for name in config.phases:
+        phase = config.phase(name)
+        numbers = (phase.steps, phase.clips, phase.prompts, phase.frames, phase.max_stride, phase.learning_rate)
+        rows.append((name, *(f"{number:g}" for number in numbers)))
+    header = ("phase", "steps", "clips a step", "prompts a clip", "frames a clip", "largest stride", "learning rate")
+    return _table(header, rows)
+
+
+def import_table() -> str:
+    """Return the import law."""
+    rows = []
+    for room, allowed in MAY_IMPORT.items():
+        names = (["values", *sorted(allowed - VALUES)]) if allowed >= VALUES else sorted(allowed)
+        rows.append((room, ", ".join(names) or "-"))
+    return _table(("room", "may import"), rows)
+
+
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("docs/ros_interface.md", "parameters"): parameter_table,
+    ("docs/training.md", "phases"): phase_table,
+    ("docs/architecture.md", "import-law"): import_table,
+}
+"""(page, name of its markers) to what stands between them."""
+
+
+def block(page: str, name: str) -> str:
+    """Return what stands between ``<!-- name:begin -->`` and ``<!-- name:end -->`` of a page."""
+    found = re.search(_pattern(name), (ROOT / page).read_text(encoding="utf-8"), re.S)
+    assert found, f"{page} has no markers <!-- {name}:begin --> and <!-- {name}:end -->"
+    return found[2].strip()
+
+
+def _pattern(name: str) -> str:
+    return rf"(<!-- {name}:begin -->\n)(.*?)(<!-- {name}:end -->)"
+
+
+def main() -> None:
+    """Write every table into its page."""
+    for (page, name), table in TABLES.items():
+        path, text = ROOT / page, table()
+        old = path.read_text(encoding="utf-8")
+        new = re.sub(_pattern(name), lambda match, text=text: f"{match[1]}{text}\n{match[3]}", old, flags=re.S)
+        path.write_text(new, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

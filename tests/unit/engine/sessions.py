@@ -1,0 +1,110 @@
+"""What the session's tests share: prompts, sessions that see everything, and counters of passes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from tests.unit.model.networks import nano
+from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.session import Session
+from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.types import (
+    BoxPrompt,
+    ClassListPrompt,
+    Frame,
+    FrameResult,
+    Grounding,
+    GroundingStatus,
+    MaskPrompt,
+    PointPrompt,
+    Prompt,
+    TextPrompt,
+)
+
+ALL_SEEN = EngineConfig(score_threshold=0.0)
+"""Random weights are sure of nothing: with this threshold every target counts as seen."""
+
+
+def session(model: X2SAM | None = None, **options: Any) -> Session:
+    return Session(nano() if model is None else model, EngineConfig(**{"score_threshold": 0.0, **options}))
+
+
+def text(prompt_id: str = "text", words: str = "the red circle", **rest: Any) -> TextPrompt:
+    return TextPrompt(prompt_id, text=words, **rest)
+
+
+def classes(prompt_id: str = "classes", *names: str, **rest: Any) -> ClassListPrompt:
+    return ClassListPrompt(prompt_id, classes=names or ("circle", "blue star"), **rest)
+
+
+def click(prompt_id: str = "click", x: float = 20, y: float = 30, label: int = 1, **rest: Any) -> PointPrompt:
+    return PointPrompt(prompt_id, points_px=np.array([[x, y]]), point_labels=np.array([label]), **rest)
+
+
+def box(prompt_id: str = "box", **rest: Any) -> BoxPrompt:
+    return BoxPrompt(prompt_id, box_px=np.array([75.0, 45.0, 110.0, 80.0]), **rest)
+
+
+def drawn(prompt_id: str = "mask", size: tuple[int, int] = (96, 128), **rest: Any) -> MaskPrompt:
+    mask = np.zeros(size, bool)
+    mask[50:75, 80:105] = True
+    return MaskPrompt(prompt_id, mask=mask, **rest)
+
+
+def run(of: Session, stream: list[Frame], prompts: dict[int, list[Prompt]]) -> list[FrameResult]:
+    """Step through a stream, submitting prompts in front of the frames they are listed for."""
+    results = []
+    for index, frame in enumerate(stream):
+        for prompt in prompts.get(index, []):
+            of.submit(prompt)
+        results.append(of.step(frame))
+    return results
+
+
+def only(result: FrameResult) -> Grounding:
+    assert len(result.groundings) == 1, result.groundings
+    return result.groundings[0]
+
+
+def rejected(result: FrameResult) -> str:
+    grounding = only(result)
+    assert grounding.status is GroundingStatus.REJECTED and not grounding.target_ids
+    return grounding.message
+
+
+def same(a: FrameResult, b: FrameResult) -> bool:
+    """Return whether two results are equal to the bit, wall times aside."""
+    return (
+        np.array_equal(a.masks, b.masks)
+        and np.array_equal(a.scores, b.scores)
+        and a.target_ids.tolist() == b.target_ids.tolist()
+        and (a.labels, a.states, a.groundings) == (b.labels, b.states, b.groundings)
+    )
+
+
+@contextmanager
+def counted(model: X2SAM) -> Iterator[Counter[str]]:
+    """Count the passes through the parts of a network."""
+    parts = {
+        "encoder": model.segmentor.encoder,
+        "pixel decoder": model.segmentor.pixel_decoder,
+        "mask decoder": model.segmentor.decoder,
+        "picture tower": model.language.visual,
+        "language tower": model.language.text,
+    }
+    counts: Counter[str] = Counter()
+
+    def hook(name: str) -> Any:
+        return lambda module, args, output: counts.update([name])
+
+    handles = [part.register_forward_hook(hook(name)) for name, part in parts.items()]
+    try:
+        yield counts
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -67,22 +67,22 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
 
 def block(page: str, name: str) -> str:
     """Return what stands between ``<!-- name:begin -->`` and ``<!-- name:end -->`` of a page."""
-    found = re.search(_pattern(name), (ROOT / page).read_text(encoding="utf-8"), re.S)
-    assert found, f"{page} has no markers <!-- {name}:begin --> and <!-- {name}:end -->"
-    return found[2].strip()
+    return _split(ROOT / page, name)[1].strip()
 
 
-def _pattern(name: str) -> str:
-    return rf"(<!-- {name}:begin -->\n)(.*?)(<!-- {name}:end -->)"
+def _split(path: Path, name: str) -> tuple[str, str, str]:
+    """Return a page's text up to and with the begin marker, between the markers, and from the end marker on."""
+    found = re.fullmatch(rf"(.*<!-- {name}:begin -->\n)(.*)(<!-- {name}:end -->.*)", path.read_text("utf-8"), re.S)
+    assert found, f"{path} has no markers <!-- {name}:begin --> and <!-- {name}:end -->"
+    return found[1], found[2], found[3]
 
 
 def main() -> None:
     """Write every table into its page."""
     for (page, name), table in TABLES.items():
-        path, text = ROOT / page, table()
-        old = path.read_text(encoding="utf-8")
-        new = re.sub(_pattern(name), lambda match, text=text: f"{match[1]}{text}\n{match[3]}", old, flags=re.S)
-        path.write_text(new, encoding="utf-8")
+        path = ROOT / page
+        begin, _, end = _split(path, name)
+        path.write_text(f"{begin}{table()}\n{end}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -31,9 +31,13 @@ def train(
 
     from x2sam_ros.training.loop import train_preset
 
-    steps: dict[str, Any] = {"pixels": pixels_steps, "image": image_steps, "video": video_steps}
-    phases = {name: replace(_DEFAULTS.phase(name), steps=count) for name, count in steps.items()}
-    config = replace(_DEFAULTS, seed=seed, **phases)
+    config = replace(
+        _DEFAULTS,
+        seed=seed,
+        pixels=replace(_DEFAULTS.pixels, steps=pixels_steps),
+        image=replace(_DEFAULTS.image, steps=image_steps),
+        video=replace(_DEFAULTS.video, steps=video_steps),
+    )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     train_preset(preset, config, out, device, bf16, Console())

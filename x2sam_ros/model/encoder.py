@@ -99,7 +99,7 @@ class HieraEncoder(MaskEncoder):
 class ResNetEncoder(MaskEncoder):
     """A small residual network with a full top-down pyramid.
 
-    From scratch on generated scenes it names shapes after 80 s of CPU (98 % of cells), where Hiera of the same cost
+    From scratch on generated scenes it names shapes after 80 s of CPU (98 % of cells), where Hiera in the same time
     stays near chance (33 %); see docs/log.md.
     """
 

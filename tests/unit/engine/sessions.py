@@ -26,11 +26,12 @@ from x2sam_ros.types import (
     TextPrompt,
 )
 
-ALL_SEEN = EngineConfig(score_threshold=0.0)
-"""Random weights are sure of nothing: with this threshold every target counts as seen."""
+MANY = tuple("abcdefghijkl")
+"""Classes of which random weights find several."""
 
 
 def session(model: X2SAM | None = None, **options: Any) -> Session:
+    """Return a session in which every target counts as seen: random weights are sure of nothing."""
     return Session(nano() if model is None else model, EngineConfig(**{"score_threshold": 0.0, **options}))
 
 
@@ -39,7 +40,7 @@ def text(prompt_id: str = "text", words: str = "the red circle", **rest: Any) ->
 
 
 def classes(prompt_id: str = "classes", *names: str, **rest: Any) -> ClassListPrompt:
-    return ClassListPrompt(prompt_id, classes=names or ("circle", "blue star"), **rest)
+    return ClassListPrompt(prompt_id, classes=names or MANY, **rest)
 
 
 def click(prompt_id: str = "click", x: float = 20, y: float = 30, label: int = 1, **rest: Any) -> PointPrompt:

@@ -109,7 +109,7 @@ def test_fused_masks_are_probabilities_led_by_the_confident_query() -> None:
     masks[0, 0, :2], masks[0, 1, 2:] = 8.0, 8.0
     classes = torch.tensor([[[9.0, 0.0], [-30.0, 9.0], [-30.0, 9.0]]])
     fused = encoder.fuse_masks(classes, masks)
-    assert fused.shape == (1, 1, 4, 4) and 0 <= float(fused.min()) and float(fused.max()) <= 1
+    assert fused.shape == (1, 1, 4, 4) and float(fused.min()) >= 0 and float(fused.max()) <= 1
     assert float(fused[0, 0, :2].min()) > 0.99
     padded = torch.cat([classes[..., :1], torch.full((1, 3, 2), -1e6), classes[..., 1:]], dim=-1)
     torch.testing.assert_close(encoder.fuse_masks(padded, masks), fused)

@@ -139,7 +139,7 @@ class Trainer:
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
         if not torch.isfinite(norm):
             raise CheckpointError(
-                f"loss is not finite at {self.phase} step {self.step} ({float(loss)}); "
+                f"loss is not finite at {self.phase} step {self.step} ({loss.item()}); "
                 f"the last good state is {self.state_path}; resume with a lower learning rate"
             )
         self.optimizer.step()

@@ -254,3 +254,19 @@ def test_an_unusable_frame_changes_nothing() -> None:
     with pytest.raises(ValueError, match="aspect|elongated|200"):
         live.step(Frame(np.zeros((2, 600, 3), np.uint8), 0))
     assert only(live.step(frames(1)[0])).status is GroundingStatus.OK
+
+
+def test_at_the_cap_a_new_instance_takes_the_place_of_a_lost_one() -> None:
+    """A class list on a live stream must not go blind once as many objects as the cap have come and gone."""
+    scenes = [np.full((96, 128, 3), level, np.uint8) for level in (0, 255)]
+    scenes += [frame.image for frame in frames(2)]
+    stream = [Frame(scenes[index % 4], index, index) for index in range(8)]
+    live, seen = session(max_targets=2, lost_frames=1), set()
+    for result in run(live, stream, {0: [classes()]}):
+        assert len(result.target_ids) <= 2
+        seen |= set(result.target_ids.tolist())
+    assert len(seen) > 2
+    patient, seen = session(max_targets=2, lost_frames=100), set()
+    for result in run(patient, stream, {0: [classes()]}):
+        seen |= set(result.target_ids.tolist())
+    assert len(seen) == 2, "a target that is hidden for a while keeps its place"

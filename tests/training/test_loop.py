@@ -1,0 +1,173 @@
+"""The training loop: resumed equals uninterrupted, log and plot, exported weights."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+from safetensors.torch import load_file
+
+from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.config import PhaseConfig, TrainConfig
+from x2sam_ros.errors import CheckpointError
+from x2sam_ros.model.config import preset
+from x2sam_ros.training.loop import Trainer
+from x2sam_ros.training.plot import plot_losses
+from x2sam_ros.training.samples import Batch
+
+TINY = TrainConfig(
+    pixels=PhaseConfig(steps=1, clips=1, prompts=0, learning_rate=1e-3),
+    image=PhaseConfig(steps=2, clips=1, prompts=4, learning_rate=1e-3),
+    video=PhaseConfig(steps=2, clips=1, prompts=2, learning_rate=1e-3, frames=2),
+    warmup_steps=2,
+    tokenizer_sentences=300,
+    checkpoint_every=1,
+    score_every=2,
+)
+TRACES = ("loss", "phase", "step")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Sums in one order, so that runs compare to the bit."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+class Killed(Exception):
+    """Stands for a power cut."""
+
+
+class Interrupted(Trainer):
+    """A trainer that dies in front of a step."""
+
+    dies_at: tuple[str, int]
+
+    def _train_step(self, batch: Batch, rate: float) -> dict[str, Any]:
+        if (self.phase, self.step) == self.dies_at:
+            raise Killed
+        return super()._train_step(batch, rate)
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def log(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the tiny recipe without a break."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("whole")
+    Trainer(TINY, preset("nano"), folder, amp=False).run(quiet())
+    return folder
+
+
+def state(folder: Path) -> dict[str, Any]:
+    read: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
+    return read
+
+
+def differing(a: Any, b: Any, path: str = "") -> list[str]:
+    """Return where two training states differ."""
+    if isinstance(a, torch.Tensor):
+        return [] if torch.equal(a, b) else [path]
+    if isinstance(a, dict):
+        return [d for key in a.keys() | b.keys() for d in differing(a.get(key), b.get(key), f"{path}.{key}")]
+    if isinstance(a, list):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differing(x, y, f"{path}.{i}")]
+    return [] if a == b else [path]
+
+
+@pytest.mark.parametrize("dies_at", [("image", 1), ("video", 0), ("video", 1)])
+def test_resumed_equals_uninterrupted(finished: Path, tmp_path: Path, dies_at: tuple[str, int]) -> None:
+    """Weights, their average, the optimiser's moments and the random generator, to the bit."""
+    trainer = Interrupted(TINY, preset("nano"), tmp_path, amp=False)
+    trainer.dies_at = dies_at
+    with pytest.raises(Killed):
+        trainer.run(quiet())
+    with (tmp_path / "log.jsonl").open("a") as file:  # written after the last saved state, and half a line
+        file.write(json.dumps({"loss": 7.0, "phase": dies_at[0], "step": dies_at[1] + 1}) + '\n{"loss"')
+    torch.rand(5)
+    Trainer(TINY, preset("nano"), tmp_path, amp=False).run(quiet())
+    assert differing(state(tmp_path), state(finished)) == []
+    assert [[row[k] for k in TRACES] for row in log(tmp_path)] == [[row[k] for k in TRACES] for row in log(finished)]
+    ours, theirs = (load_file(folder / "weights" / "model.safetensors") for folder in (tmp_path, finished))
+    assert differing(ours, theirs) == []
+
+
+def test_a_finished_run_does_nothing_more(finished: Path) -> None:
+    before, lines = state(finished), log(finished)
+    Trainer(TINY, preset("nano"), finished, amp=False).run(quiet())
+    assert differing(before, state(finished)) == [] and log(finished) == lines
+
+
+def test_log_and_plot(finished: Path) -> None:
+    rows = log(finished)
+    assert [(row["phase"], row["step"]) for row in rows] == [
+        ("pixels", 1),
+        ("image", 1),
+        ("image", 2),
+        ("video", 1),
+        ("video", 2),
+    ]
+    assert all(0 < row["loss"] < 1_000 and row["norm"] > 0 and row["seconds"] >= 0 for row in rows)
+    assert [("score" in row, "segmentation" in row) for row in rows] == [
+        (False, False),
+        (False, True),
+        (True, True),
+        (False, True),
+        (True, True),
+    ]
+    assert all(0 <= row["score"] <= 1 for row in rows if "score" in row)
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG") and not (finished / "state.partial").exists()
+
+
+def test_a_plot_of_one_line(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text('{"loss": 1.5}\n')
+    plot_losses(tmp_path / "log.jsonl", tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").stat().st_size > 1_000
+
+
+def test_the_exported_weights_are_the_averaged_network_and_nothing_else(finished: Path) -> None:
+    """No head that only teaches; as data, with the tokenizer and the configuration."""
+    exported = load_file(finished / "weights" / "model.safetensors")
+    saved = state(finished)
+    assert set(exported) == set(saved["model"]) and saved["heads"]
+    assert not {name for name in exported if "attributes" in name or "grounding" in name or "centre" in name}
+    assert all(torch.equal(x, saved["average"]["module." + name]) for name, x in exported.items())
+    moved = [n for n, x in exported.items() if x.is_floating_point() and not torch.equal(x, saved["model"][n])]
+    assert len(moved) > 100, "the average lags behind"
+    model = load_model(finished / "weights")
+    assert model.config == preset("nano") and not model.training
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_are_spoilt(tmp_path: Path) -> None:
+    trainer = Trainer(TINY, preset("nano"), tmp_path, amp=False)
+    with torch.no_grad():
+        trainer.heads.grounding_bias.fill_(float("nan"))
+        next(trainer.heads.attributes[0].parameters()).fill_(float("nan"))
+    weights = {name: x.clone() for name, x in trainer.model.named_parameters()}
+    with pytest.raises(CheckpointError, match="loss is not finite at pixels step 0"):
+        trainer.run(quiet())
+    assert all(torch.equal(x, weights[name]) for name, x in trainer.model.named_parameters())
+
+
+def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:
+    trainer = Trainer(TINY, preset("nano"), tmp_path, amp=False)
+    rates = []
+    for trainer.step in range(10):
+        rates.append(trainer._learning_rate(1.0, 10))
+    assert rates[0] == pytest.approx(0.5) and max(rates) == rates[1]
+    assert rates[1:] == sorted(rates[1:], reverse=True) and rates[-1] >= 0.02

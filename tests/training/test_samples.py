@@ -1,0 +1,109 @@
+"""Training batches: made from their number alone, from seeds that held-out scenes never share."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from tests.unit.model.networks import nano_tokenizer
+from x2sam_ros.config import PhaseConfig, TrainConfig
+from x2sam_ros.model.config import preset
+from x2sam_ros.training import samples
+from x2sam_ros.training.samples import FIRST_TRAINING_SEED, HELD_OUT_SEEDS, Batch, SceneBatches, every
+from x2sam_ros.training.scenes import generate_clip
+
+CONFIG = TrainConfig(
+    image=PhaseConfig(steps=9, clips=2, prompts=8, learning_rate=1e-3),
+    video=PhaseConfig(steps=9, clips=1, prompts=2, learning_rate=1e-3, frames=3, max_stride=3),
+    pixels=PhaseConfig(steps=9, clips=2, prompts=0, learning_rate=1e-3),
+)
+
+
+def batches(phase: str, start: int = 0, stop: int = 9, **rest: Any) -> SceneBatches:
+    return SceneBatches(rest.pop("config", CONFIG), preset("nano"), nano_tokenizer(), phase, start, stop, **rest)
+
+
+def equal(a: Batch, b: Batch) -> bool:
+    for item in fields(Batch):
+        x, y = getattr(a, item.name), getattr(b, item.name)
+        if isinstance(x, Tensor):
+            if not torch.equal(x, y):
+                return False
+        elif [c.input_ids.tolist() for c in x] != [c.input_ids.tolist() for c in y]:
+            return False
+    return True
+
+
+@pytest.mark.parametrize("phase", CONFIG.phases)
+def test_a_batch_depends_on_its_number_alone(phase: str) -> None:
+    data = batches(phase)
+    third, second = data[3], data[2]
+    torch.manual_seed(99)
+    np.random.seed(99)
+    later = batches(phase, start=3)
+    assert equal(later[0], third) and not equal(second, third)
+    assert len(later) == 6
+    assert not equal(batches(phase, config=replace(CONFIG, seed=1))[3], third)
+
+
+def test_shapes_and_truth_of_an_image_batch() -> None:
+    batch = batches("image")[0]
+    assert batch.pixel_values.shape == (1, 2, 3, 128, 128)
+    assert batch.masks.shape[:2] == (1, 16) and batch.masks.shape[-1] == 32
+    assert batch.masks.shape[2] == batch.labels.shape[1]
+    assert len(batch.conversations) == 16 and len(batch.grid) == 2
+    assert float(batch.masks.min()) >= 0 and float(batch.masks.max()) <= 1
+    wanted = batch.labels >= 0
+    assert not batch.masks[0][~wanted].any(), "where nobody is wanted there is no mask"
+    for row, conversation in enumerate(batch.conversations):
+        assert int(batch.labels[row].max()) < conversation.num_phrases
+    absent = batch.labels.max(1).values < 0
+    assert absent.any() and not batch.centres[absent].any()
+    assert (batch.centres[~absent, 2] == 1).all()
+    assert len(batch.regions) == len(batch.region_rows) > 0 and batch.regions.flatten(1).any(1).all()
+    sums = torch.stack([part.sum(2) for part in batch.attributes.split(samples.ATTRIBUTE_SIZES, dim=2)])
+    torch.testing.assert_close(sums, torch.ones_like(sums))
+
+
+def test_region_prompts_lie_on_an_object_they_want() -> None:
+    batch = batches("image")[1]
+    for region, row in zip(batch.regions, batch.region_rows.tolist()):
+        near = torch.nn.functional.max_pool2d(region[None].float(), 4)[0] > 0
+        assert (batch.masks[0, row].amax(0)[near] > 0).any()
+
+
+def drawn_seeds(monkeypatch: pytest.MonkeyPatch, data: SceneBatches, count: int) -> list[int]:
+    """Return the scene seeds of the first batches; the scenes are made all the same."""
+    seeds: list[int] = []
+
+    def noted(seed: int, *args: Any, **rest: Any) -> Any:
+        seeds.append(seed)
+        return generate_clip(seed, *args, **rest)
+
+    monkeypatch.setattr(samples, "generate_clip", noted)
+    for index in range(count):
+        data[index]
+    return seeds
+
+
+def test_held_out_seeds_are_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = [seed for phase in CONFIG.phases for seed in drawn_seeds(monkeypatch, batches(phase), 3)]
+    assert len(set(seeds)) == len(seeds) == 3 * (2 + 2 + 1) and min(seeds) >= FIRST_TRAINING_SEED
+
+
+def test_scoring_draws_held_out_seeds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = drawn_seeds(monkeypatch, batches("image", seeds=HELD_OUT_SEEDS), 3)
+    assert seeds and min(seeds) >= 0 and max(seeds) < FIRST_TRAINING_SEED
+
+
+def test_taking_every_other_frame() -> None:
+    clip = generate_clip(FIRST_TRAINING_SEED, 5, 64, 64)
+    fewer = every(clip, 2)
+    assert np.array_equal(fewer.frames, clip.frames[::2]) and np.array_equal(fewer.labels, clip.labels[::2])
+    for before, after in zip(clip.objects, fewer.objects):
+        assert np.array_equal(after.centre, before.centre[::2]) and after.shape == before.shape

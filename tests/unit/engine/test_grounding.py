@@ -1,0 +1,88 @@
+"""The slow lane: what of a prompt reaches the network, and which earlier clicks still hold."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.engine.sessions import box, classes, click, drawn, text
+from tests.unit.model.networks import frames, nano
+from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.grounding import Grounder, query_of
+from x2sam_ros.engine.preprocess import mask_encoder_pixels
+from x2sam_ros.engine.track import Group, Target
+from x2sam_ros.plugins import installed_plugins
+from x2sam_ros.types import PointPrompt, Prompt
+
+SIZE = (96, 128)
+
+
+@torch.inference_mode()
+def ground(prompt: Prompt, **refined: Any) -> Group:
+    model, image = nano(), frames(1)[0].image
+    grounder = Grounder(model, installed_plugins().memory_policy("fifo")(EngineConfig()))
+    features = model.segmentor.encode_image(mask_encoder_pixels(image, model.config.segmentor.image_size))
+    return grounder.ground(prompt, SIZE, features, grounder.look(image), **refined)
+
+
+@pytest.mark.parametrize("prompt", [text(), classes(), click(), box(), drawn()], ids=lambda p: p.prompt_id)
+def test_a_group_starts_empty_with_one_finite_condition(prompt: Prompt) -> None:
+    group = ground(prompt)
+    assert not group.targets and len(group.memory) == 0 and group.nbytes == group.condition.nbytes > 0
+    assert group.condition.num_phrases == len(group.labels)
+    assert all(bool(torch.isfinite(x.float()).all()) for x in vars(group.condition).values())
+    again = ground(prompt)
+    assert all(torch.equal(a, b) for a, b in zip(vars(group.condition).values(), vars(again.condition).values()))
+
+
+def test_words_and_regions_reach_the_condition() -> None:
+    a, b = ground(text(words="the red circle")), ground(text(words="the blue star"))
+    assert (a.condition.cond_embeds[0, 0] - b.condition.cond_embeds[0, 0]).abs().max() > 1e-3
+    here, there = ground(click(x=20, y=30)), ground(click(x=90, y=60))
+    assert (here.condition.cond_embeds[0, 0] - there.condition.cond_embeds[0, 0]).abs().max() > 1e-4
+
+
+def kept(before: PointPrompt, after: PointPrompt, current: np.ndarray | None) -> list[list[float]]:
+    clicks = ground(after, clicks=before, current=current).clicks
+    assert clicks is not None and clicks.point_labels is not None
+    return [[*point, label] for point, label in zip(clicks.points_px.tolist(), clicks.point_labels.tolist())]
+
+
+def test_earlier_clicks_hold_while_the_mask_agrees() -> None:
+    current = np.zeros(SIZE, bool)
+    current[20:60, 10:60] = True
+    new = click("new", 40, 40, target_id=1)
+    fits, gone = click(x=20, y=30), click(x=100, y=80)
+    assert kept(fits, new, current) == [[20, 30, 1], [40, 40, 1]]
+    assert kept(gone, new, current) == [[40, 40, 1]], "the object has moved away from this click"
+    assert kept(fits, new, None) == [[40, 40, 1]], "the object is not seen now"
+    beside = click(x=100, y=80, label=0, target_id=1)
+    assert kept(beside, new, current) == [[100, 80, 0], [40, 40, 1]]
+    assert kept(click(x=400, y=30), new, current) == [[40, 40, 1]], "a click on an earlier, larger image"
+    assert kept(fits, click("less", 15, 25, 0, target_id=1), current) == [[20, 30, 1], [15, 25, 0]]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "query"),
+    [(text(), "the red circle"), (classes("c", "a", "b c"), "a, b c"), (click(), "point"), (box(), "box")],
+)
+def test_queries(prompt: Prompt, query: str) -> None:
+    assert query_of(prompt) == query
+
+
+def test_phrases_point_into_the_query_even_when_one_contains_another() -> None:
+    group = ground(classes("c", "cup", "red cup", "cup holder"))
+    grounder = Grounder(nano(), installed_plugins().memory_policy("fifo")(EngineConfig()))
+    found = grounder.phrases(group, [Target(4, "red cup", 1, score=0.5), Target(6, "red cup", 1, score=0.7)])
+    assert [(p.text, p.start, p.end) for p in found] == [("cup", 0, 3), ("red cup", 5, 12), ("cup holder", 14, 24)]
+    assert [(p.target_ids, p.score) for p in found] == [((), 0.0), ((4, 6), 0.7), ((), 0.0)]
+
+
+def test_a_head_with_words_of_its_own_has_no_phrases_in_the_query() -> None:
+    group = ground(text())
+    group.labels = ("something else",)
+    grounder = Grounder(nano(), installed_plugins().memory_policy("fifo")(EngineConfig()))
+    assert grounder.phrases(group, []) == ()

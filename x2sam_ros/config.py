@@ -145,7 +145,7 @@ class TrainConfig:
     seed: int = 0
     pixels: PhaseConfig = PhaseConfig(steps=1000, clips=32, prompts=0, learning_rate=3e-3)
     image: PhaseConfig = PhaseConfig(steps=4000, clips=16, prompts=8, learning_rate=1.5e-3)
-    video: PhaseConfig = PhaseConfig(steps=600, clips=8, prompts=2, learning_rate=6e-4, frames=3, max_stride=3)
+    video: PhaseConfig = PhaseConfig(steps=600, clips=6, prompts=2, learning_rate=6e-4, frames=4, max_stride=2)
     kind_odds: tuple[float, ...] = (0.4, 0.2, 0.1, 0.1, 0.2)
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)

@@ -114,6 +114,10 @@ def _clean_text(text: str, what: str) -> str:
         raise PromptError(f"{what} is empty; type what to look for, for example 'the red cup'")
     if len(text) > MAX_TEXT_CHARS:
         raise PromptError(f"{what} has {len(text)} characters, at most {MAX_TEXT_CHARS} are accepted; shorten it")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise PromptError(f"{what} is not valid Unicode at character {error.start}; give it as UTF-8") from error
     return " ".join(text.split())
 
 

@@ -34,7 +34,7 @@ def read_schedule(
         PromptError: an option that does not follow its syntax, or none at all.
     """
     schedule = [
-        *(_named(f"--text {text!r}", TextPrompt, f"text-{i}", text=text) for i, text in enumerate(texts, 1)),
+        *(_named(f"--text {text!r:.80}", TextPrompt, f"text-{i}", text=text) for i, text in enumerate(texts, 1)),
         *(_read_classes(f"classes-{i}", text) for i, text in enumerate(classes, 1)),
         *_read_clicks(clicks),
         *(_read_box(f"box-{i}", text) for i, text in enumerate(boxes, 1)),
@@ -69,7 +69,7 @@ def _named(origin: str, kind: type, prompt_id: str, at_s: float = 0.0, **values:
 
 def _read_classes(prompt_id: str, text: str) -> ScheduledPrompt:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
-    return _named(f"--classes {text!r}", ClassListPrompt, prompt_id, classes=names)
+    return _named(f"--classes {text!r:.80}", ClassListPrompt, prompt_id, classes=names)
 
 
 def _read_box(prompt_id: str, text: str) -> ScheduledPrompt:

@@ -88,6 +88,7 @@ class ReplayReport:
     targets: dict[int, TargetSummary] = field(default_factory=dict)
     groundings: list[Grounding] = field(default_factory=list)
     not_reached: tuple[ScheduledPrompt, ...] = ()
+    is_damaged: bool = False
 
     @property
     def frames_per_s(self) -> float:
@@ -154,6 +155,7 @@ def run_replay(
         report.wall_s = time.perf_counter() - started
         on_frame(report)
     report.problems, report.frames_dropped = list(source.problems.messages), source.problems.count
+    report.is_damaged = source.problems.is_damaged
     report.wall_s, report.not_reached = time.perf_counter() - started, tuple(waiting)
     return report
 

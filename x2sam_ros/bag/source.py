@@ -17,16 +17,28 @@ MAX_KEPT_PROBLEMS = 20
 
 @dataclass
 class Problems:
-    """What went wrong while reading and did not end the reading: all counted, the first ones in words."""
+    """What went wrong while reading and did not end the reading: all counted, the first ones in words.
+
+    Args:
+        count: problems so far.
+        messages: the first ``MAX_KEPT_PROBLEMS`` of them.
+        is_damaged: whether a part of the recording itself could not be read.
+    """
 
     count: int = 0
     messages: list[str] = field(default_factory=list)
+    is_damaged: bool = False
 
     def add(self, message: str) -> None:
         """Count a problem."""
         self.count += 1
         if len(self.messages) < MAX_KEPT_PROBLEMS:
             self.messages.append(message)
+
+    def add_damage(self, message: str) -> None:
+        """Count a part of the recording that is lost."""
+        self.add(message)
+        self.is_damaged = True
 
 
 class RawFrame(NamedTuple):

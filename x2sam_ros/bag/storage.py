@@ -203,7 +203,7 @@ class RosbagsStorage:
                     if wanted:
                         yield from (bytes(data) for _, _, data in reader.messages(wanted))
             except _OPEN_ERRORS as error:
-                problems.add(f"{path} is damaged, the rest of it is left out: {_one_line(error)}")
+                problems.add_damage(f"{path} is damaged, the rest of it is left out: {_one_line(error)}")
 
 
 class BagSource(FrameSource):
@@ -253,7 +253,7 @@ def _records(file: Path, problems: Problems) -> Iterator[McapRecord]:
                 else:
                     yield record
         except _DAMAGE as error:
-            problems.add(f"{file} ends early or is damaged, the rest of it is left out: {_one_line(error)}")
+            problems.add_damage(f"{file} ends early or is damaged, the rest of it is left out: {_one_line(error)}")
 
 
 def _chunk_records(file: Path, chunk: Chunk, problems: Problems) -> list[McapRecord]:
@@ -261,7 +261,7 @@ def _chunk_records(file: Path, chunk: Chunk, problems: Problems) -> list[McapRec
     try:
         return breakup_chunk(chunk, validate_crc=True)
     except _DAMAGE as error:
-        problems.add(f"{file} has a damaged chunk, which is left out: {_one_line(error)}")
+        problems.add_damage(f"{file} has a damaged chunk, which is left out: {_one_line(error)}")
         return []
 
 

@@ -73,6 +73,7 @@ _REGION = {
     "sampler_pooling_kernel_size": "pooling_kernel",
     "sampler_pooling_mode": "pooling_mode",
     "downsample_ratio": "downsample_ratio",
+    "visual_select_layer": "region_stage",
 }
 _TEXT = (
     "hidden_size",
@@ -87,9 +88,16 @@ _TEXT = (
     "max_position_embeddings",
 )
 _ONLY_SUPPORTED = {
-    "cond_type": "phrase",
-    "sampler_input_feat": "extra_pixel_values",
-    "use_flatten_cond": False,
+    "x2sam": {"cond_type": "phrase", "sampler_input_feat": "extra_pixel_values", "use_flatten_cond": False},
+    "mask2former": {
+        "num_feature_levels": 3,
+        "pre_norm": False,
+        "enforce_input_projection": False,
+        "activation_function": "relu",
+        "use_repeat_cond": False,
+    },
+    "segmentor": {"use_memory": True},
+    "text_config": {"tie_word_embeddings": True},
 }
 """Options of the published code that its weights do not use; any other value is refused rather than ignored."""
 
@@ -101,11 +109,13 @@ def segmentor_config(official: Mapping[str, Any]) -> SegmentorConfig:
         official: tables ``sam2`` and ``mask2former`` with the published names; absent settings keep their defaults.
 
     Raises:
-        ConfigError: a table is missing, or a setting contradicts the network.
+        ConfigError: a table is missing, a setting contradicts the network, or an option is not supported.
     """
     sam2, mask2former = _table(official, "sam2"), _table(official, "mask2former")
     vision = _table(sam2, "vision_config")
     backbone = _table(vision, "backbone_config")
+    _refuse_unsupported("mask2former", mask2former)
+    _refuse_unsupported("segmentor", official.get("segmentor", {}))
     image_size = int(sam2.get("image_size", mask2former.get("image_size", SegmentorConfig.image_size)))
     hiera = replace(HieraConfig(), **_renamed(backbone, _HIERA, HieraConfig), **_renamed(vision, _PYRAMID, HieraConfig))
     memory = replace(MemoryConfig(), **_renamed(sam2, _MEMORY, MemoryConfig))
@@ -127,9 +137,8 @@ def language_config(official: Mapping[str, Any]) -> LanguageConfig:
     """
     qwen, options = _table(official, "qwen3_vl"), official.get("x2sam", {})
     text, vision = _table(qwen, "text_config"), _table(qwen, "vision_config")
-    for name, supported in _ONLY_SUPPORTED.items():
-        if options.get(name, supported) != supported:
-            raise ConfigError(f"option {name} is {options[name]!r}; only {supported!r} is supported")
+    _refuse_unsupported("x2sam", options)
+    _refuse_unsupported("text_config", text)
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
         raise ConfigError(f"rope_type is {rope['rope_type']!r}; only 'default' is supported")
@@ -168,6 +177,12 @@ def lora_scale(language: Mapping[str, Any]) -> float:
         return float(lora["scaling"]) if "scaling" in lora else float(lora["lora_alpha"]) / float(lora["r"])
     except (KeyError, ZeroDivisionError) as error:
         raise ConfigError(f"table 'lora' needs 'scaling', or 'lora_alpha' and 'r'; got {dict(lora)}") from error
+
+
+def _refuse_unsupported(table: str, options: Mapping[str, Any]) -> None:
+    for name, supported in _ONLY_SUPPORTED[table].items():
+        if options.get(name, supported) != supported:
+            raise ConfigError(f"option {table}.{name} is {options[name]!r}; only {supported!r} is supported")
 
 
 def _table(parent: Mapping[str, Any], name: str) -> Mapping[str, Any]:

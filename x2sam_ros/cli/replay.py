@@ -64,6 +64,7 @@ def replay(
 
     Without --topic a bag's only image topic is taken, or the only one that is not named like labels, masks, depth
     or overlays. A prompt that finds nothing is reported; one that is rejected ends the command with exit code 2.
+    So does a truncated or damaged bag, once the frames that can be read are answered and written.
     """
     from rich.console import Console
 
@@ -77,8 +78,9 @@ def replay(
         raise ConfigError("--preset and --checkpoint name two models; give one of them")
     schedule = read_schedule(text or (), classes or (), click or (), box or (), mask or ())
     source = open_source(input_path, topic, stride, fps)
-    if out.resolve() == input_path.resolve():
-        raise ConfigError(f"--out {out} is the input itself; give another name")
+    for option, path in (("--out", out), ("--video", video)):
+        if path is not None and input_path.resolve() in (path.resolve(), *path.resolve().parents):
+            raise ConfigError(f"{option} {path} is the input itself or lies in it; write it somewhere else")
     console = Console(stderr=True)
     with ExitStack() as stack:
         sinks: list[ResultSink] = [stack.enter_context(ResultWriter(out, overlay))]
@@ -87,7 +89,7 @@ def replay(
         session = _open_session(str(checkpoint or preset or _DEFAULTS.preset), device, dtype, memory_policy)
         report = _run(source, session, sinks, schedule, console)
     _print_report(report, source, [out, *([video] if video else [])], schedule)
-    _check_reached(report)
+    _check_complete(report, source, out)
 
 
 def _open_session(model_name: str, device: str, dtype: str, memory_policy: str) -> StepSession:
@@ -109,6 +111,7 @@ def _run(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from x2sam_ros.bag.replay import run_replay
+    from x2sam_ros.errors import X2SamError
 
     columns = (
         TextColumn("{task.description}"),
@@ -123,7 +126,12 @@ def _run(
         def show(report: ReplayReport) -> None:
             progress.update(task, completed=report.frames, rate=report.frames_per_s)
 
-        return run_replay(source, session, sinks, schedule, show)
+        try:
+            return run_replay(source, session, sinks, schedule, show)
+        except X2SamError:
+            progress.live.transient = True  # the error is the only line that remains
+            progress.disable = not console.is_terminal
+            raise
 
 
 def _print_report(
@@ -165,10 +173,20 @@ def _print_report(
         console.print(f"wrote {path}", markup=False, soft_wrap=True)
 
 
-def _check_reached(report: ReplayReport) -> None:
-    """Raise PromptError when a prompt's second never came; the results are written nevertheless."""
-    from x2sam_ros.errors import PromptError
+def _check_complete(report: ReplayReport, source: FrameSource, out: Path) -> None:
+    """Raise for a damaged recording, or a prompt whose second never came; the results are written nevertheless.
 
+    Raises:
+        BagError: a part of the recording could not be read.
+        PromptError: a prompt was never given.
+    """
+    from x2sam_ros.errors import BagError, PromptError
+
+    if report.is_damaged:
+        raise BagError(
+            f"{source.name} is truncated or damaged; the {report.frames} frames that can be read are in {out}; "
+            "record it again, or repair it with 'mcap recover'"
+        )
     if report.not_reached:
         lasts_s = (report.last_stamp_ns - report.first_stamp_ns) / 1e9
         origins = ", ".join(item.origin for item in report.not_reached)

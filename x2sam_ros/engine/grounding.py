@@ -12,12 +12,23 @@ from x2sam_ros.engine.memory_policy import MemoryPolicy
 from x2sam_ros.engine.preprocess import picture_patches, resize_region
 from x2sam_ros.engine.region import Region, locate
 from x2sam_ros.engine.track import Group, Target
+from x2sam_ros.errors import PromptError
 from x2sam_ros.model.conversation import Media
 from x2sam_ros.model.encoder import ImageFeatures
 from x2sam_ros.model.language import VisionFeatures
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
-from x2sam_ros.types import MAX_CLICKS, BoolArray, ClassListPrompt, Phrase, PointPrompt, Prompt, TextPrompt, Uint8Array
+from x2sam_ros.types import (
+    MAX_CLICKS,
+    BoolArray,
+    ClassListPrompt,
+    Phrase,
+    PointPrompt,
+    Prompt,
+    Task,
+    TextPrompt,
+    Uint8Array,
+)
 
 POINT_SEED = 0
 """Seed of the points drawn from a region, so that the same prompt gives the same answer."""
@@ -74,7 +85,7 @@ class Grounder:
             PromptError: the prompt does not fit the image or its task.
             PluginError: no head serves the task.
         """
-        head = installed_plugins().task_head(prompt.task.value)()
+        head = installed_plugins().task_head(_task(prompt).value)()
         request = head.request(prompt)
         builder = self._model.conversations
         if request.num_regions:
@@ -117,6 +128,14 @@ class Grounder:
             )
             start += len(label)
         return tuple(found)
+
+
+def _task(prompt: Prompt) -> Task:
+    """Return a prompt's task, which a caller may have given by name."""
+    try:
+        return Task(prompt.task)
+    except ValueError as error:
+        raise PromptError(f"unknown task {prompt.task!r}; tasks: {', '.join(task.value for task in Task)}") from error
 
 
 def query_of(prompt: Prompt) -> str:

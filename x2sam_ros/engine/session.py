@@ -121,17 +121,7 @@ class Session:
         """
         self._timings, self._opening = {}, []
         started = time.perf_counter()
-        device = self._model.device
-        with self._arithmetic():
-            with self._timed("preprocess"):
-                pixel_values = mask_encoder_pixels(frame.image, self._model.config.segmentor.image_size, device)
-            with self._timed("encode"):
-                features = self._model.segmentor.encode_image(pixel_values)
-            groundings = self._ground(frame, features)
-            if self._groups:
-                self._advance(frame, features, self._groups)
-            if self._opening:
-                groundings += self._begin(frame, features, self._opening)
+        groundings = self._segment(frame) if self._groups or self._pending else []
         with self._timed("postprocess"):
             seen, masks = self._masks(frame.size)
         self._timings["total"] = (time.perf_counter() - started) * 1e3
@@ -148,6 +138,21 @@ class Session:
             groundings=tuple(groundings),
             timings_ms=dict(self._timings),
         )
+
+    def _segment(self, frame: Frame) -> list[Grounding]:
+        """Bring every target to this frame and carry out the waiting prompts; without either there is nothing to do."""
+        with self._arithmetic():
+            with self._timed("preprocess"):
+                side = self._model.config.segmentor.image_size
+                pixel_values = mask_encoder_pixels(frame.image, side, self._model.device)
+            with self._timed("encode"):
+                features = self._model.segmentor.encode_image(pixel_values)
+            groundings = self._ground(frame, features)
+            if self._groups:
+                self._advance(frame, features, self._groups)
+            if self._opening:
+                groundings += self._begin(frame, features, self._opening)
+        return groundings
 
     def _arithmetic(self) -> torch.autocast:
         """Multiply in bfloat16 when asked to, and in the weights' own type when that is a short one."""

@@ -8,6 +8,9 @@ from typing import Any
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.model.language_config import LanguageConfig, RegionConfig
 
+COARSEST_STRIDE = 32
+"""Pixels per cell of a mask encoder's last stage; the picture's side is a multiple of it."""
+
 
 @dataclass(frozen=True)
 class HieraConfig:
@@ -70,6 +73,10 @@ class MemoryConfig:
     use_mask_guidance: bool = True
     use_class_guidance: bool = True
 
+    def __post_init__(self) -> None:
+        if self.downsampler_stride < 2:
+            raise ConfigError(f"downsampler_stride is {self.downsampler_stride}, expected 2 or more")
+
 
 @dataclass(frozen=True)
 class DecoderConfig:
@@ -99,6 +106,10 @@ class SegmentorConfig:
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
     memory: MemoryConfig = field(default_factory=MemoryConfig)
+
+    def __post_init__(self) -> None:
+        if self.image_size < COARSEST_STRIDE or self.image_size % COARSEST_STRIDE:
+            raise ConfigError(f"image_size is {self.image_size}, expected a multiple of {COARSEST_STRIDE}")
 
 
 @dataclass(frozen=True)
@@ -166,7 +177,7 @@ def from_dict(data: dict[str, Any]) -> X2SAMConfig:
     """Build a configuration from `to_dict`'s output; missing keys keep their defaults.
 
     Raises:
-        ConfigError: a key is unknown or a section is not a table.
+        ConfigError: a key is unknown, a section is not a table, or a value has another type than its default.
     """
     return _fill(X2SAMConfig(), data, "config")
 
@@ -185,4 +196,13 @@ def _fill(default: Any, data: Any, path: str) -> Any:
             values[name] = _fill(old, value, f"{path}.{name}")
         else:
             values[name] = tuple(value) if isinstance(value, list) else value
+            if not _is_like(values[name], old):
+                raise ConfigError(f"{path}.{name} is {value!r:.80}, expected something like {old!r}")
     return replace(default, **values)
+
+
+def _is_like(value: Any, example: Any) -> bool:
+    """Tell whether a value has the type of ``example``; a whole number will do for a real one."""
+    if isinstance(example, tuple):
+        return isinstance(value, tuple) and all(_is_like(item, example[0]) for item in value)
+    return type(value) in ((int, float) if isinstance(example, float) else (type(example),))

@@ -26,7 +26,9 @@ class TextConfig:
     max_position_embeddings: int = 262_144
 
     def __post_init__(self) -> None:
-        if self.num_attention_heads % self.num_key_value_heads:
+        if len(self.mrope_section) != 3:
+            raise ConfigError(f"mrope_section is {self.mrope_section}, expected three numbers")
+        if self.num_key_value_heads < 1 or self.num_attention_heads % self.num_key_value_heads:
             raise ConfigError(
                 f"num_attention_heads {self.num_attention_heads} is no multiple of "
                 f"num_key_value_heads {self.num_key_value_heads}"
@@ -151,7 +153,7 @@ class RegionConfig:
     region_stage: int = 2
 
     def __post_init__(self) -> None:
-        if self.num_sample_point % self.pooling_kernel:
+        if self.pooling_kernel < 1 or self.num_sample_point % self.pooling_kernel:
             raise ConfigError(
                 f"num_sample_point {self.num_sample_point} is no multiple of pooling_kernel {self.pooling_kernel}"
             )

@@ -169,7 +169,12 @@ class Trainer:
         partial.replace(self.state_path)  # a full disk or a power cut leaves the last good state
 
     def _resume(self) -> None:
-        state = torch.load(self.state_path, map_location=self.device, weights_only=True)
+        try:
+            state = torch.load(self.state_path, map_location=self.device, weights_only=True)
+        except Exception as error:  # torch raises many kinds for a damaged file
+            raise CheckpointError(
+                f"cannot resume from {self.state_path}: {error}; delete the file to start anew"
+            ) from error
         self.model.load_state_dict(state["model"])
         self.heads.load_state_dict(state["heads"])
         self.average.load_state_dict(state["average"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -65,7 +67,7 @@ def batch_loss(
         bank.append(_remember(model, pixels, output, masks[t - 1], true_memory_share))
         bank = bank[-model.config.segmentor.memory.num_maskmem :]
         pixels = model.segmentor.decode_pixels(_part(images, t, frames), first=False)
-        output = model.segmentor.step(pixels, condition, MemoryBatch.stack(bank, range(len(bank), 0, -1)))
+        output = model.segmentor.step(pixels, condition, _recall(bank, batch.strides.to(device)))
         total = total + frame_loss(model, output, condition, labels, masks[t])
     losses["segmentation"] = total / frames
     return losses
@@ -75,6 +77,12 @@ def _part(images: ImageFeatures, index: int, parts: int) -> ImageFeatures:
     return ImageFeatures(
         tuple(x.chunk(parts)[index] for x in images.stages), tuple(x.chunk(parts)[index] for x in images.pyramid)
     )
+
+
+def _recall(bank: list[MemoryEntry], strides: Tensor) -> MemoryBatch:
+    """Return the memories with gaps in camera frames, so that gaps as long as on a robot are seen in short clips."""
+    memory = MemoryBatch.stack(bank, range(len(bank), 0, -1))
+    return replace(memory, gaps=memory.gaps * strides[:, None])
 
 
 def _remember(

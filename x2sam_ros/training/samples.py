@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -64,6 +65,7 @@ class Batch:
         labels: int64 (N, M), the phrase each wanted object answers; -1 where there is none.
         attributes: float (T, I, A, S / 4, S / 4), share of each cell by shape, colour and size.
         centres: float (N, 3), x and y of the first wanted object, and 1 where there is one.
+        strides: int64 (N,), camera frames between two frames of the prompt's clip.
     """
 
     pixel_values: Tensor
@@ -76,6 +78,7 @@ class Batch:
     labels: Tensor
     attributes: Tensor
     centres: Tensor
+    strides: Tensor
 
 
 ATTRIBUTE_SIZES = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1)
@@ -117,7 +120,7 @@ class SceneBatches(Dataset[Batch]):
         rng = np.random.Generator(np.random.PCG64([self.config.seed, phase_number, step]))
         height, width = ASPECTS[int(rng.choice(len(ASPECTS), p=_ASPECT_ODDS))]
         side = self.model.segmentor.image_size
-        clips = [self._clip(rng, side, width / height) for _ in range(self.shape.clips)]
+        clips, strides = zip(*(self._clip(rng, side, width / height) for _ in range(self.shape.clips)))
         vision = self.model.language.vision
         factor = vision.patch_size * vision.spatial_merge_size
         picture = picture_size(height, width, factor, self.model.language.min_pixels, self.model.language.max_pixels)
@@ -125,14 +128,15 @@ class SceneBatches(Dataset[Batch]):
         prompts = [
             sample for clip in clips for sample in sample_prompts(clip, rng, self.shape.prompts, self.builder, media)
         ]
-        return collate_clips(clips, prompts, picture, self.model)
+        return collate_clips(clips, strides, prompts, picture, self.model)
 
-    def _clip(self, rng: np.random.Generator, side: int, aspect: float) -> Clip:
+    def _clip(self, rng: np.random.Generator, side: int, aspect: float) -> tuple[Clip, int]:
+        """Draw a clip; return it and how many camera frames lie between two of its frames."""
         seed = int(rng.integers(*self.seeds))
         frames, stride = self.shape.frames, int(rng.integers(1, self.shape.max_stride + 1))
         kind = str(rng.choice(KINDS, p=self.config.kind_odds)) if frames > 1 else _still_kind(rng)
         clip = generate_clip(seed, (frames - 1) * stride + 1, side, side, kind=kind, aspect=aspect)
-        return every(clip, stride) if stride > 1 else clip
+        return (every(clip, stride) if stride > 1 else clip), stride
 
 
 def _still_kind(rng: np.random.Generator) -> str:
@@ -194,7 +198,11 @@ def _region(clip: Clip, rng: np.random.Generator, builder: ConversationBuilder, 
 
 
 def collate_clips(
-    clips: list[Clip], prompts: list[PromptSample], picture: tuple[int, int], model: X2SAMConfig
+    clips: Sequence[Clip],
+    strides: Sequence[int],
+    prompts: list[PromptSample],
+    picture: tuple[int, int],
+    model: X2SAMConfig,
 ) -> Batch:
     """Turn clips and their prompts into tensors."""
     per_clip = len(prompts) // len(clips)
@@ -229,6 +237,7 @@ def collate_clips(
         labels=labels,
         attributes=torch.stack([attribute_shares(c, s) for c, s in zip(clips, shares)], dim=1),
         centres=centres,
+        strides=torch.tensor(strides).repeat_interleave(per_clip),
     )
 
 

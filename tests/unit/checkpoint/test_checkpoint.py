@@ -144,9 +144,57 @@ def lose_weights(folder: Path) -> None:
     (folder / "model.safetensors").unlink()
 
 
-@pytest.mark.parametrize("damage", [break_weights, break_config, change_size, unknown_setting, lose_weights])
+def flip_a_bit(folder: Path) -> None:
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1_000] ^= 0x40
+    path.write_bytes(content)
+
+
+def forget_settings(folder: Path) -> None:
+    """What remains is the release network, whose 16 GB must not be allocated to find out."""
+    (folder / "config.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [break_weights, break_config, change_size, unknown_setting, lose_weights, flip_a_bit, forget_settings],
+)
 def test_damaged_folders_give_one_line(folder: Path, damage) -> None:
     damage(folder)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        (("segmentor",), "image_size", "128"),
+        (("segmentor",), "image_size", None),
+        (("segmentor",), "image_size", 100),
+        (("segmentor", "decoder"), "hidden", -4),
+        (("segmentor", "decoder"), "hidden", 64.0),
+        (("segmentor", "decoder"), "heads", 0),
+        (("segmentor", "memory"), "downsampler_stride", 1),
+        (("segmentor", "memory"), "feature_strides", [1, "2", 4]),
+        (("language", "text"), "hidden_act", "novel"),
+        (("language", "text"), "num_key_value_heads", 0),
+        (("language", "text"), "mrope_section", [1, 1]),
+        (("language", "text"), "vocab_size", 10**12),
+        (("region",), "pooling_kernel", 0),
+        (("region",), "region_stage", 9),
+    ],
+)
+def test_nonsense_in_the_configuration_gives_one_line(
+    folder: Path, section: tuple[str, ...], name: str, value: object
+) -> None:
+    data = json.loads((folder / "config.json").read_text())
+    table = data
+    for part in section:
+        table = table[part]
+    table[name] = value
+    (folder / "config.json").write_text(json.dumps(data))
     with pytest.raises(CheckpointError) as caught:
         load_model(folder)
     assert "\n" not in str(caught.value)
@@ -163,6 +211,8 @@ def test_unknown_names(folder: Path, tmp_path: Path) -> None:
         load_model(folder, dtype="int8")
     with pytest.raises(ConfigError, match="device"):
         load_model(folder, device="toaster")
+    with pytest.raises(ConfigError, match="use cpu"):
+        load_model(folder, device="meta")
 
 
 class Evil:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tests.unit.engine.sessions import MANY, box, classes, click, drawn, run, same, session, text
 from tests.unit.model.networks import frames, nano, new_nano
+from x2sam_ros.checkpoint.load import cast_weights
 from x2sam_ros.engine.preprocess import mask_encoder_pixels, picture_patches
 from x2sam_ros.engine.select import Candidates, best_query
 from x2sam_ros.model.condition import PromptCondition
@@ -155,19 +156,11 @@ def test_targets_that_come_and_go_leave_no_tensor_behind() -> None:
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize(
-    "short",
-    [
-        "autocast",
-        pytest.param("weights", marks=pytest.mark.xfail(strict=True, reason="batch norms need float32 parameters")),
-    ],
-)
+@pytest.mark.parametrize("short", ["autocast", "weights"])
 def test_bfloat16_runs_and_stays_near(short: str) -> None:
-    """Weights in bfloat16 as `load_model` makes them: parameters only, buffers keep float32."""
     model = new_nano()
     if short == "weights":
-        for parameter in model.parameters():
-            parameter.data = parameter.data.to(torch.bfloat16)
+        cast_weights(model, torch.bfloat16)
     prompts: dict[int, list[Prompt]] = {0: [text(), classes()], 1: [click(), box(), drawn()]}
     results = run(session(model, autocast=short == "autocast"), frames(4), prompts)
     exact = run(session(), frames(4), prompts)

@@ -1,0 +1,48 @@
+"""Options of the published configuration are read or refused, never ignored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from x2sam_ros.checkpoint.official_config import config_from_official
+from x2sam_ros.errors import ConfigError
+
+
+def tables() -> tuple[dict[str, Any], dict[str, Any]]:
+    language = {"qwen3_vl": {"text_config": {}, "vision_config": {}}, "x2sam": {}}
+    return language, {"sam2": {"vision_config": {"backbone_config": {}}}, "mask2former": {}, "segmentor": {}}
+
+
+def test_absent_settings_are_those_of_the_release() -> None:
+    config = config_from_official(*tables())
+    assert config.segmentor.decoder.num_queries == 200
+    assert config.language.text.num_hidden_layers == 36
+
+
+def test_the_stage_that_regions_are_read_from_is_a_setting() -> None:
+    language, segmentor = tables()
+    language["x2sam"]["visual_select_layer"] = -1
+    assert config_from_official(language, segmentor).region.region_stage == -1
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("x2sam", "use_flatten_cond"), True),
+        (("qwen3_vl", "text_config", "tie_word_embeddings"), False),
+        (("mask2former", "num_feature_levels"), 4),
+        (("mask2former", "pre_norm"), True),
+        (("mask2former", "use_repeat_cond"), True),
+        (("segmentor", "use_memory"), False),
+    ],
+)
+def test_unsupported_options_are_refused(path: tuple[str, ...], value: object) -> None:
+    language, segmentor = tables()
+    table: dict[str, Any] = {**language, **segmentor}
+    for part in path[:-1]:
+        table = table[part]
+    table[path[-1]] = value
+    with pytest.raises(ConfigError, match=path[-1]):
+        config_from_official(language, segmentor)

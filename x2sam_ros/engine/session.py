@@ -315,6 +315,9 @@ class Session:
         if rows:
             logits = torch.stack([t.logits for t in targets if t.logits is not None])
             masks[rows] = _upsample(logits - float(np.log(self._odds())), size)
+        for row in rows:
+            if not masks[row].any():  # a lone weak cell can vanish between the image's pixels
+                targets[row].miss(self._config)
         return targets, masks
 
     def _odds(self) -> float:

@@ -87,7 +87,7 @@ _TEXT = (
     "rms_norm_eps",
     "max_position_embeddings",
 )
-_ONLY_SUPPORTED = {
+_ONLY_SUPPORTED: dict[str, dict[str, Any]] = {
     "x2sam": {"cond_type": "phrase", "sampler_input_feat": "extra_pixel_values", "use_flatten_cond": False},
     "mask2former": {
         "num_feature_levels": 3,

@@ -119,6 +119,13 @@ def segmentor_config(official: Mapping[str, Any]) -> SegmentorConfig:
     image_size = int(sam2.get("image_size", mask2former.get("image_size", SegmentorConfig.image_size)))
     hiera = replace(HieraConfig(), **_renamed(backbone, _HIERA, HieraConfig), **_renamed(vision, _PYRAMID, HieraConfig))
     memory = replace(MemoryConfig(), **_renamed(sam2, _MEMORY, MemoryConfig))
+    # one set of these settings serves masks and features, as in the release
+    shared = {
+        "feature_downsampler_kernel_size": memory.downsampler_kernel,
+        "feature_downsampler_stride": memory.downsampler_stride,
+        "feature_downsampler_padding": memory.downsampler_padding,
+    }
+    _refuse_other("sam2", sam2, shared)
     decoder = replace(DecoderConfig(), **_renamed(mask2former, _DECODER, DecoderConfig))
     if "decoder_layers" in mask2former:
         # The published count includes the prediction from the learned queries, before any layer.
@@ -180,7 +187,11 @@ def lora_scale(language: Mapping[str, Any]) -> float:
 
 
 def _refuse_unsupported(table: str, options: Mapping[str, Any]) -> None:
-    for name, supported in _ONLY_SUPPORTED[table].items():
+    _refuse_other(table, options, _ONLY_SUPPORTED[table])
+
+
+def _refuse_other(table: str, options: Mapping[str, Any], only: Mapping[str, Any]) -> None:
+    for name, supported in only.items():
         if options.get(name, supported) != supported:
             raise ConfigError(f"option {table}.{name} is {options[name]!r}; only {supported!r} is supported")
 

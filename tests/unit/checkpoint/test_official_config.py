@@ -36,6 +36,7 @@ def test_the_stage_that_regions_are_read_from_is_a_setting() -> None:
         (("mask2former", "pre_norm"), True),
         (("mask2former", "use_repeat_cond"), True),
         (("segmentor", "use_memory"), False),
+        (("sam2", "feature_downsampler_stride"), 4),
     ],
 )
 def test_unsupported_options_are_refused(path: tuple[str, ...], value: object) -> None:

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
 from tests.unit.engine.sessions import (
     MANY,
@@ -270,3 +271,14 @@ def test_at_the_cap_a_new_instance_takes_the_place_of_a_lost_one() -> None:
     for result in run(patient, stream, {0: [classes()]}):
         seen |= set(result.target_ids.tolist())
     assert len(seen) == 2, "a target that is hidden for a while keeps its place"
+
+
+def test_a_target_whose_mask_has_no_pixel_at_the_image_size_counts_as_missed() -> None:
+    live = session()
+    run(live, frames(1), {0: [click()]})
+    target = next(iter(live._groups[0].targets.values()))
+    target.logits = torch.full((32, 32), -50.0)
+    target.logits[5, 5] = 0.01
+    _, masks = live._masks((480, 640))
+    assert not masks.any()
+    assert target.state is TargetState.OCCLUDED

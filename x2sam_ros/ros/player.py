@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import rclpy
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import qos_profile_sensor_data
@@ -28,6 +29,9 @@ IMAGE_TYPES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
 
 SETTLE_S = 0.5
 """Wait after discovery: the other side may learn of a match a little later than this one."""
+
+DELIVERY_S = 5.0
+"""Longest wait for subscribers to acknowledge the last messages."""
 
 
 class _Outlet(NamedTuple):
@@ -80,7 +84,9 @@ def play(bag: Path, topics: list[str], rate: float, wait_s: float, node: Node) -
                 raise BagError(f"{bag} has none of the topics {', '.join(topics)}; it has: {found}")
             outlets = {item.topic: _open_outlet(node, item.topic, item.msgtype) for item in chosen}
             _wait_for_subscribers(outlets, wait_s)
-            return _send(reader.messages(chosen), outlets, rate)
+            stamps = _send(reader.messages(chosen), outlets, rate)
+            _wait_for_delivery(outlets)
+            return stamps
     except (AnyReaderError, OSError) as error:
         raise BagError(f"{bag} cannot be read as a bag: {' '.join(str(error).split())}") from error
 
@@ -101,6 +107,13 @@ def _wait_for_subscribers(outlets: dict[str, _Outlet], wait_s: float) -> None:
             raise BagError(f"nobody subscribed to {', '.join(alone)} within {wait_s:.0f} s; start the node first")
         time.sleep(0.02)
     time.sleep(SETTLE_S)
+
+
+def _wait_for_delivery(outlets: dict[str, _Outlet]) -> None:
+    """Wait until the reliable messages have arrived: what is still on its way when a publisher goes away is lost."""
+    for outlet in outlets.values():
+        outlet.publisher.wait_for_all_acked(Duration(seconds=DELIVERY_S))
+    time.sleep(SETTLE_S)  # nobody acknowledges best-effort images
 
 
 def _send(messages: Any, outlets: dict[str, _Outlet], rate: float) -> list[tuple[int, int]]:

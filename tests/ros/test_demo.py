@@ -49,14 +49,17 @@ def test_demo_from_camera_to_score(tmp_path: Path) -> None:
     run = demo("--out", str(tmp_path))
     assert run.returncode == 0, run.stdout + run.stderr
     assert int(row(run.stdout, "frames sent")) == NUM_FRAMES
-    assert int(row(run.stdout, "masks received")) >= NUM_FRAMES // 2
+    # how many are answered is a matter of the machine's load; what became of each frame is not
+    received, lost = int(row(run.stdout, "masks received")), int(row(run.stdout, "lost on the way"))
+    dropped = int(row(run.stdout, "dropped by the node"))
+    assert received > 0 and received + dropped + lost == NUM_FRAMES
     scores = [float(value) for value in re.findall(r"J&F (\d\.\d+)", run.stdout)]
     assert len(scores) == 2 and min(scores) > 0.6, run.stdout
     for name in ("sample_bag/metadata.yaml", "masks.mcap", "contact_sheet.png"):
         assert (tmp_path / name).stat().st_size > 500, name
         assert str((tmp_path / name).parent if "bag" in name else tmp_path / name) in run.stdout
     video = cv2.VideoCapture(str(tmp_path / "overlay.mp4"))
-    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == int(row(run.stdout, "masks received"))
+    assert int(video.get(cv2.CAP_PROP_FRAME_COUNT)) == received
 
 
 @pytest.mark.slow

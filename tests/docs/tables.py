@@ -10,6 +10,7 @@ from pathlib import Path
 from tests.unit.test_import_law import MAY_IMPORT, VALUES
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.ros.params import ParameterSpec, parameter_specs
+from x2sam_ros.training.prompts import PROMPT_ODDS, TEXT_ODDS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -42,10 +43,18 @@ def phase_table() -> str:
     rows = []
     for name in config.phases:
         phase = config.phase(name)
-        numbers = (phase.steps, phase.clips, phase.prompts, phase.frames, phase.max_stride, phase.learning_rate)
+        clips = (phase.clips, phase.prompts, phase.texts, phase.frames, phase.max_stride)
+        numbers = (phase.steps, *clips, phase.learning_rate)
         rows.append((name, *(f"{number:g}" for number in numbers)))
-    header = ("phase", "steps", "clips a step", "prompts a clip", "frames a clip", "largest stride", "learning rate")
-    return _table(header, rows)
+    header = ("phase", "steps", "clips a step", "prompts a clip", "questions a clip", "frames a clip")
+    return _table((*header, "largest stride", "learning rate"), rows)
+
+
+def prompt_odds_table() -> str:
+    """Return how often each kind of prompt is drawn in training."""
+    rows = [(kind, "masks", f"{odds:.0%}") for kind, odds in PROMPT_ODDS.items()]
+    rows += [(kind, "words", f"{odds:.0%}") for kind, odds in TEXT_ODDS.items()]
+    return _table(("kind", "asks for", "share"), rows)
 
 
 def import_table() -> str:
@@ -60,6 +69,7 @@ def import_table() -> str:
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/ros_interface.md", "parameters"): parameter_table,
     ("docs/training.md", "phases"): phase_table,
+    ("docs/training.md", "prompts"): prompt_odds_table,
     ("docs/architecture.md", "import-law"): import_table,
 }
 """(page, name of its markers) to what stands between them."""

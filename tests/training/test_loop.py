@@ -23,8 +23,8 @@ from x2sam_ros.training.samples import Batch
 
 TINY = TrainConfig(
     pixels=PhaseConfig(steps=1, clips=1, prompts=0, learning_rate=1e-3),
-    image=PhaseConfig(steps=2, clips=1, prompts=4, learning_rate=1e-3),
-    video=PhaseConfig(steps=2, clips=1, prompts=2, learning_rate=1e-3, frames=2),
+    image=PhaseConfig(steps=2, clips=1, prompts=4, learning_rate=1e-3, texts=2),
+    video=PhaseConfig(steps=2, clips=1, prompts=2, learning_rate=1e-3, frames=2, texts=1),
     warmup_steps=2,
     tokenizer_sentences=300,
     checkpoint_every=1,
@@ -130,7 +130,7 @@ def test_log_and_plot(finished: Path) -> None:
         (False, True),
         (True, True),
     ]
-    assert all(0 <= row["score"] <= 1 for row in rows if "score" in row)
+    assert all(0 <= row[name] <= 1 for row in rows if "score" in row for name in ("score", "answers"))
     assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG") and not (finished / "state.partial").exists()
 
 

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from tests.training.test_samples import batches
+from tests.training.test_samples import CONFIG, batches
 from tests.unit.model.networks import new_nano
 from x2sam_ros.config import PhaseConfig, TrainConfig
 from x2sam_ros.model.pixel_decoder import DeformableAttention
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
 from x2sam_ros.training.initialise import FUSER_SCALE
-from x2sam_ros.training.objective import batch_loss, batch_scores
-
-UNREACHED = {
-    "language.final_norm.weight",  # only text logits read it, which these tasks do not
-}
-"""Parameters that no gradient reaches, each with the reason."""
-
+from x2sam_ros.training.objective import TextStates, batch_loss, batch_scores, text_loss
 
 def training_nano() -> X2SAM:
     return new_nano().train().requires_grad_(True)
@@ -29,7 +24,7 @@ def training_nano() -> X2SAM:
 
 def heads(model: X2SAM) -> AuxiliaryHeads:
     torch.manual_seed(0)
-    return AuxiliaryHeads(model.config.segmentor.decoder.hidden)
+    return AuxiliaryHeads(model.config.segmentor.decoder.hidden, model.config.language.text.hidden_size)
 
 
 def reached(module: nn.Module) -> set[str]:
@@ -37,8 +32,9 @@ def reached(module: nn.Module) -> set[str]:
 
 
 def test_a_clip_reaches_every_parameter() -> None:
-    """Text, class list and region prompts over three frames; no memory is replaced by the truth."""
-    config = TrainConfig(video=PhaseConfig(steps=1, clips=1, prompts=5, learning_rate=1e-3, frames=3))
+    """Prompts of every kind and questions over three frames; no memory is replaced by the truth."""
+    video = PhaseConfig(steps=1, clips=1, prompts=24, learning_rate=1e-3, frames=3, texts=2)
+    config = TrainConfig(video=video, true_memory_share=0.0)
     model = training_nano()
     with torch.no_grad():  # sampling weights start at zero and would hide what lies behind them
         for module in model.modules():
@@ -46,18 +42,20 @@ def test_a_clip_reaches_every_parameter() -> None:
                 nn.init.normal_(module.sampling_offsets.weight, std=0.1)
                 nn.init.normal_(module.attention_weights.weight, std=0.1)
     teachers = heads(model)
-    losses = batch_loss(model, teachers, batches("video", config=config)[0], "video", 1.0, 0.0)
-    assert set(losses) == {"attributes", "grounding", "centre", "segmentation"}
+    batch = batches("video", config=config)[0]
+    assert len(batch.regions) > 0, "no region prompt was drawn: take another batch"
+    losses = batch_loss(model, teachers, batch, "video", config)
+    assert set(losses) == {"attributes", "cells", "grounding", "centre", "text", "segmentation"}
     total = torch.stack(list(losses.values())).sum()
     assert math.isfinite(float(total.detach()))
     total.backward()
-    assert {name for name, _ in model.named_parameters()} - reached(model) == UNREACHED
+    assert {name for name, _ in model.named_parameters()} == reached(model)
     assert {name for name, _ in teachers.named_parameters()} == reached(teachers)
 
 
 def test_the_first_phase_trains_the_encoder_alone() -> None:
     model = training_nano()
-    losses = batch_loss(model, heads(model), batches("pixels")[0], "pixels", 1.0, 0.5)
+    losses = batch_loss(model, heads(model), batches("pixels")[0], "pixels", CONFIG)
     assert set(losses) == {"attributes"}
     losses["attributes"].backward()
     names = reached(model)
@@ -68,7 +66,8 @@ def test_true_memories_change_later_frames_only_through_the_memory() -> None:
     model, batch = new_nano(), batches("video")[1]
     with torch.no_grad():
         own, true = (
-            batch_loss(model, heads(model), batch, "video", 1.0, share)["segmentation"] for share in (0.0, 1.0)
+            batch_loss(model, heads(model), batch, "video", replace(CONFIG, true_memory_share=share))["segmentation"]
+            for share in (0.0, 1.0)
         )
     assert torch.isfinite(own) and torch.isfinite(true) and not torch.equal(own, true)
 
@@ -79,6 +78,21 @@ def test_the_fuser_starts_open() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_scores_are_ious(number: int) -> None:
-    scores = batch_scores(new_nano(), batches("image")[number])
-    assert scores.shape == (16,) and float(scores.min()) >= 0 and float(scores.max()) <= 1
+def test_scores_are_ious_and_exact_answers(number: int) -> None:
+    ious, exact = batch_scores(new_nano(), batches("image")[number])
+    assert ious.shape == (16,) and float(ious.min()) >= 0 and float(ious.max()) <= 1
+    assert exact.shape == (6,) and exact.dtype == torch.bool
+
+
+def test_an_answer_is_exact_when_every_token_is_the_likeliest() -> None:
+    """Teacher-forced argmax and greedy decoding agree on which answers are right."""
+    model, batch = new_nano(), batches("image")[0]
+    hidden = torch.zeros(len(batch.texts), 1, model.config.language.text.hidden_size)
+    tokens = model.collate(batch.texts)
+    states = TextStates(tokens, hidden.expand(-1, tokens.input_ids.shape[1], -1))
+    logits, truth, rows = states.answers(model)
+    assert logits.shape == (len(truth), model.config.language.text.vocab_size)
+    answers = [list(conversation.answer_ids) for conversation in batch.texts]
+    assert [truth[rows == row].tolist() for row in range(len(answers))] == answers
+    even = math.log(model.config.language.text.vocab_size)
+    assert float(text_loss(model, states)) == pytest.approx(even, rel=1e-4), "states of zero know nothing"

@@ -14,12 +14,22 @@ from tests.unit.model.networks import nano_tokenizer
 from x2sam_ros.config import PhaseConfig, TrainConfig
 from x2sam_ros.model.config import preset
 from x2sam_ros.training import samples
-from x2sam_ros.training.samples import FIRST_TRAINING_SEED, HELD_OUT_SEEDS, Batch, SceneBatches, every
+from x2sam_ros.model.conversation import REGION_PLACEHOLDER
+from x2sam_ros.training.samples import (
+    FIRST_TRAINING_SEED,
+    HELD_OUT_SEEDS,
+    Batch,
+    LanguageView,
+    SceneBatches,
+    attribute_shares,
+    every,
+    object_shares,
+)
 from x2sam_ros.training.scenes import generate_clip
 
 CONFIG = TrainConfig(
-    image=PhaseConfig(steps=9, clips=2, prompts=8, learning_rate=1e-3),
-    video=PhaseConfig(steps=9, clips=1, prompts=2, learning_rate=1e-3, frames=3, max_stride=3),
+    image=PhaseConfig(steps=9, clips=2, prompts=8, learning_rate=1e-3, texts=3),
+    video=PhaseConfig(steps=9, clips=1, prompts=2, learning_rate=1e-3, frames=3, max_stride=3, texts=2),
     pixels=PhaseConfig(steps=9, clips=2, prompts=0, learning_rate=1e-3),
 )
 
@@ -63,18 +73,42 @@ def test_shapes_and_truth_of_an_image_batch() -> None:
     for row, conversation in enumerate(batch.conversations):
         assert int(batch.labels[row].max()) < conversation.num_phrases
     absent = batch.labels.max(1).values < 0
-    assert absent.any() and not batch.centres[absent].any()
-    assert (batch.centres[~absent, 2] == 1).all()
-    assert len(batch.regions) == len(batch.region_rows) > 0 and batch.regions.flatten(1).any(1).all()
+    assert not batch.centres[absent].any() and (batch.centres[~absent, 2] == 1).float().mean() > 0.8
+    assert len(batch.texts) == 6 and all(len(text.answer_ids) > 1 for text in batch.texts)
+    placeholders = sum((c.input_ids == REGION_PLACEHOLDER).sum() for c in batch.conversations)
+    assert len(batch.regions) == len(batch.region_rows) == placeholders
     sums = torch.stack([part.sum(2) for part in batch.attributes.split(samples.ATTRIBUTE_SIZES, dim=2)])
     torch.testing.assert_close(sums, torch.ones_like(sums))
 
 
 def test_region_prompts_lie_on_an_object_they_want() -> None:
-    batch = batches("image")[1]
-    for region, row in zip(batch.regions, batch.region_rows.tolist()):
-        near = torch.nn.functional.max_pool2d(region[None].float(), 4)[0] > 0
-        assert (batch.masks[0, row].amax(0)[near] > 0).any()
+    seen = 0
+    for number in range(4):
+        batch = batches("image")[number]
+        for region, row in zip(batch.regions, batch.region_rows.tolist()):
+            near = torch.nn.functional.max_pool2d(region[None].float(), 4)[0] > 0
+            assert (batch.masks[0, row].amax(0)[near] > 0).any()
+            seen += 1
+    assert seen > 3
+
+
+@pytest.mark.parametrize(("frames", "steps"), [(None, 1), (2, 1), (5, 3)])
+def test_cells_show_what_the_picture_tokens_cover(frames: int | None, steps: int) -> None:
+    clip, model = generate_clip(FIRST_TRAINING_SEED + 3, 5, 128, 128), preset("nano")
+    view = LanguageView.of(480, 640, frames, model.language)
+    patches, grid = view.patches(clip, model.language)
+    cells = view.cells(clip, attribute_shares(clip, object_shares(clip)), model.language.vision)
+    assert len(cells) == steps * view.media.tokens_per_step == int(grid.prod()) // 4 and len(patches) == int(grid.prod())
+    assert view.media.steps == (None if frames is None else steps)
+    inside = [k for k, o in enumerate(clip.objects) if (o.centre[0] > 0).all() and (o.centre[0] < 1).all()]
+    assert cells[: view.media.tokens_per_step, -1].sum() == len([k for k in inside if clip.visible[0, k] > 0])
+    shape_share = cells[: view.media.tokens_per_step, : samples.ATTRIBUTE_SIZES[0]].mean(0)
+    assert float(shape_share[0]) == pytest.approx(float((clip.labels[0] == 0).mean()), abs=0.03)
+
+
+def test_a_video_batch_is_shown_as_picture_or_as_clip() -> None:
+    shown = {int(batches("video")[number].grid[0, 0]) for number in range(8)}
+    assert shown == {1, 2}, "three frames make two pairs"
 
 
 def drawn_seeds(monkeypatch: pytest.MonkeyPatch, data: SceneBatches, count: int) -> list[int]:

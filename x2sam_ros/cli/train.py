@@ -1,4 +1,4 @@
-"""``x2sam train``: train the weights of a preset from scratch on generated scenes."""
+"""``x2sam train``: train the weights of a preset on generated scenes."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ _DEFAULTS = TrainConfig()
 
 def train(
     out: Annotated[Path, typer.Option(help="Folder for state, log, plot and weights; an unfinished run resumes.")],
+    weights: Annotated[str, typer.Option(help="Checkpoint to start from, for example nano; empty: from scratch.")] = "",
     preset: Annotated[str, typer.Option(help="Which network.")] = "nano",
     seed: Annotated[int, typer.Option(help="Seed of scenes and weights.")] = _DEFAULTS.seed,
     device: Annotated[
@@ -25,7 +26,7 @@ def train(
     image_steps: Annotated[int, typer.Option(min=0, help="Batches of the second phase.")] = _DEFAULTS.image.steps,
     video_steps: Annotated[int, typer.Option(min=0, help="Batches of the third phase.")] = _DEFAULTS.video.steps,
 ) -> None:
-    """Train a preset from scratch on generated scenes; Ctrl-C is safe, the same command goes on."""
+    """Train a preset on generated scenes; Ctrl-C is safe, the same command goes on."""
     import torch
     from rich.console import Console
 
@@ -40,4 +41,4 @@ def train(
     )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    train_preset(preset, config, out, device, bf16, Console())
+    train_preset(preset, config, out, device, bf16, weights, Console())

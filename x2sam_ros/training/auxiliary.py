@@ -15,10 +15,16 @@ NUM_MAPS = 7
 
 
 class AuxiliaryHeads(nn.Module):
-    """Dense attributes from pixel features, a dense grounding map, and the meant object's centre from ``<SEG>``."""
+    """Dense attributes from pixel features, a dense grounding map, and the meant object's centre from ``<SEG>``.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: width of the pixel features.
+        text_width: width of the language side's picture tokens.
+    """
+
+    def __init__(self, channels: int, text_width: int) -> None:
         super().__init__()
+        self.cells = nn.Linear(text_width, sum(ATTRIBUTE_SIZES) + 1)
         self.attributes = nn.ModuleList(nn.Conv2d(channels, sum(ATTRIBUTE_SIZES), 1) for _ in range(NUM_MAPS))
         self.grounding = nn.Linear(channels, channels)
         self.grounding_bias = nn.Parameter(torch.tensor(-2.0))
@@ -41,6 +47,20 @@ class AuxiliaryHeads(nn.Module):
                 cross = -(target * part.log_softmax(1)).sum(1)
                 total = total + (cross * weight).sum() / weight.sum()
         return total / len(maps)
+
+    def cell_loss(self, embeds: Tensor, cells: Tensor) -> Tensor:
+        """Cross entropy of shape, colour and size in every picture token, and its number of objects' centres.
+
+        Args:
+            embeds: (V, D), picture tokens of the language side.
+            cells: (V, A + 1), see ``Batch.cells``.
+        """
+        predicted = self.cells(embeds).float()
+        weight = 0.25 + (1 - cells[:, 0])
+        parts = zip(predicted[:, :-1].split(ATTRIBUTE_SIZES, 1), cells[:, :-1].split(ATTRIBUTE_SIZES, 1))
+        cross = sum((-(truth * part.log_softmax(1)).sum(1) for part, truth in parts), start=torch.zeros_like(weight))
+        counted = F.smooth_l1_loss(predicted[:, -1], cells[:, -1], beta=0.3)
+        return (cross * weight).sum() / weight.sum() + 3 * counted
 
     def grounding_loss(
         self, pixels: PixelFeatures, condition: PromptCondition, labels: Tensor, masks: Tensor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,36 +16,45 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from x2sam_ros.checkpoint.load import build_model, save_model
+from x2sam_ros.checkpoint.load import build_model, load_model, save_model
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.errors import CheckpointError
 from x2sam_ros.model.config import X2SAMConfig, preset
-from x2sam_ros.model.conversation import TEMPLATES
 from x2sam_ros.model.tokenizer import Tokenizer, train_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.plugins import TASK_HEADS, installed_plugins
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
+from x2sam_ros.training.grow import grow
 from x2sam_ros.training.initialise import initialise
 from x2sam_ros.training.objective import batch_loss, batch_scores
 from x2sam_ros.training.plot import plot_losses
 from x2sam_ros.training.samples import HELD_OUT_SEEDS, Batch, SceneBatches
 from x2sam_ros.training.scenes import sample_corpus
 
+_SLOTS = re.compile(r"\{\w+\}")
 _AVERAGE = 0.98  # of the losses shown in the progress bar
 
 
 class Trainer:
-    """Train a network from scratch on generated scenes.
+    """Train a network on generated scenes, from scratch or from the weights of an older one.
 
     Args:
         config: the recipe.
         model_config: the network.
         folder: where state, log and plot go; training resumes when a state lies there.
+        older: the network to start from; see `grow`.
         device: where to train.
         amp: whether to multiply in bfloat16.
     """
 
     def __init__(
-        self, config: TrainConfig, model_config: X2SAMConfig, folder: Path, device: str = "cpu", amp: bool = True
+        self,
+        config: TrainConfig,
+        model_config: X2SAMConfig,
+        folder: Path,
+        device: str = "cpu",
+        amp: bool = True,
+        older: X2SAM | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
         self.config, self.folder, self.amp = config, folder, amp
@@ -52,8 +62,11 @@ class Trainer:
         self.tokenizer = build_tokenizer(config, model_config)
         self.model = build_model(model_config, self.tokenizer)
         initialise(self.model.segmentor)
+        if older is not None:
+            grow(self.model, older)
         self.model.to(self.device)
-        self.heads = AuxiliaryHeads(model_config.segmentor.decoder.hidden).to(self.device)
+        widths = model_config.segmentor.decoder.hidden, model_config.language.text.hidden_size
+        self.heads = AuxiliaryHeads(*widths).to(self.device)
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
         parameters = [*self.model.parameters(), *self.heads.parameters()]
         self.optimizer = torch.optim.AdamW(
@@ -99,14 +112,15 @@ class Trainer:
                 self.step += 1
                 entry |= {"phase": self.phase, "step": self.step, "seconds": round(time.monotonic() - started, 3)}
                 if self.step % self.config.score_every == 0 and self.phase != "pixels":
-                    entry["score"] = self._score()
+                    entry |= self._score()
                 log.write(json.dumps(entry) + "\n")
                 log.flush()
                 shown = entry["loss"] if shown is None else _AVERAGE * shown + (1 - _AVERAGE) * entry["loss"]
                 progress.update(task, completed=self.step, description=f"{self.phase} loss {shown:.3f}")
                 if self.step % self.config.checkpoint_every == 0 or self.step == settings.steps:
                     self._save()
-        plot_losses(self.folder / "log.jsonl", self.folder / "loss.png")
+        if (self.folder / "log.jsonl").stat().st_size:  # a phase may have no step
+            plot_losses(self.folder / "log.jsonl", self.folder / "loss.png")
 
     def _batches(self) -> Iterator[Batch]:
         steps = self.config.phase(self.phase).steps
@@ -124,14 +138,7 @@ class Trainer:
             group["lr"] = rate
         self.model.train()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            losses = batch_loss(
-                self.model,
-                self.heads,
-                batch,
-                self.phase,
-                self.config.auxiliary_weight,
-                self.config.true_memory_share,
-            )
+            losses = batch_loss(self.model, self.heads, batch, self.phase, self.config)
         loss = torch.stack([term.float() for term in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -147,12 +154,14 @@ class Trainer:
         terms = {"loss": loss, **losses}
         return {**{name: round(term.item(), 4) for name, term in terms.items()}, "norm": float(norm)}
 
-    def _score(self) -> float:
-        """Return the mean IoU of the averaged weights on held-out seeds."""
+    def _score(self) -> dict[str, float]:
+        """Return the averaged weights' mean IoU and share of exact answers on held-out seeds."""
         config = TrainConfig(seed=self.config.seed + 1_000, image=self.config.image)
         data = SceneBatches(config, self.model.config, self.tokenizer, "image", 0, 4, HELD_OUT_SEEDS)
         model = self.averaged.eval()
-        return round(float(torch.cat([batch_scores(model, data[i]) for i in range(4)]).mean()), 4)
+        ious, exact = zip(*(batch_scores(model, data[i]) for i in range(4)))
+        scores = {"score": torch.cat(ious).mean(), "answers": torch.cat(exact).float().mean()}
+        return {name: round(float(value), 4) for name, value in scores.items()}
 
     def _save(self) -> None:
         state = {
@@ -200,13 +209,18 @@ class Trainer:
 
 
 def build_tokenizer(config: TrainConfig, model_config: X2SAMConfig) -> Tokenizer:
-    """Learn the small tokenizer from the generator's own sentences and the prompt templates."""
-    templates = TEMPLATES[model_config.language.templates].values()
-    questions = [t.question.replace("{phrases}", "").replace("{media}", "image") for t in templates]
-    corpus = [*questions, "user\n", "assistant\n", *sample_corpus(config.tokenizer_sentences, config.seed)]
+    """Learn the small tokenizer from the generator's own sentences and the wording of the tasks."""
+    plugins = installed_plugins()
+    heads = [plugins.task_head(name)() for name in plugins.names(TASK_HEADS)]
+    chosen = [head.templates[model_config.language.templates] for head in heads if model_config.language.templates in head.templates]
+    wording = sorted({_SLOTS.sub("", template.question) for template in chosen} | {"<1.0 seconds>"})
+    corpus = [*wording, "user\n", "assistant\n", *sample_corpus(config.tokenizer_sentences, config.seed)]
     return train_tokenizer(corpus, model_config.language.text.vocab_size)
 
 
-def train_preset(name: str, config: TrainConfig, folder: Path, device: str, amp: bool, console: Console) -> None:
-    """Train the network of a preset; see `Trainer`."""
-    Trainer(config, preset(name), folder, device, amp).run(console)
+def train_preset(
+    name: str, config: TrainConfig, folder: Path, device: str, amp: bool, weights: str, console: Console
+) -> None:
+    """Train the network of a preset; ``weights`` names the checkpoint to start from, or is empty; see `Trainer`."""
+    older = load_model(weights) if weights else None
+    Trainer(config, preset(name), folder, device, amp, older).run(console)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from x2sam_ros.config import TrainConfig
 from x2sam_ros.model.condition import PromptCondition
+from x2sam_ros.model.conversation import TokenBatch
 from x2sam_ros.model.encoder import ImageFeatures
+from x2sam_ros.model.language import VisionFeatures
 from x2sam_ros.model.memory import MemoryBatch, MemoryEntry
 from x2sam_ros.model.pixel_decoder import PixelFeatures
 from x2sam_ros.model.segmentor import StepOutput
@@ -18,17 +22,46 @@ from x2sam_ros.training.losses import LossWeights, segmentation_loss
 from x2sam_ros.training.samples import Batch
 
 
-def understand(model: X2SAM, batch: Batch, images: ImageFeatures) -> PromptCondition:
-    """Run the language pass of all N prompts; ``images`` holds the clips' first frames."""
+def understand(model: X2SAM, batch: Batch, images: ImageFeatures) -> tuple[PromptCondition, VisionFeatures, TextStates]:
+    """Run the language pass of all prompts and questions; ``images`` holds the clips' first frames.
+
+    Returns:
+        The condition of the N prompts for masks, what the language side saw, and its states for `text_loss`.
+    """
     device = model.device
-    per_clip = len(batch.conversations) // len(batch.grid)
+    images_of = [i * len(batch.grid) // len(rows) for rows in (batch.conversations, batch.texts) for i in range(len(rows))]
     vision = model.language.encode_image(batch.patches.to(device), batch.grid)
     regions = None
     if len(batch.regions):
+        per_clip = len(batch.conversations) // len(batch.grid)
         maps = model.region_maps(images.stages)
         regions = model.region_tokens(maps, batch.regions, (batch.region_rows // per_clip).to(device))
-    rows = [row // per_clip for row in range(len(batch.conversations))]
-    return model.condition(model.collate(batch.conversations), vision, rows, regions)
+    tokens = model.collate([*batch.conversations, *batch.texts])
+    hidden = model.language(tokens, vision, images_of, regions)
+    condition = model.condition_from_states(model.collate(batch.conversations), hidden[: len(batch.conversations)])
+    return condition, vision, TextStates(tokens, hidden)
+
+
+@dataclass(frozen=True)
+class TextStates:
+    """The language pass of all rows of a batch: tokens and states, float (R, L, D)."""
+
+    tokens: TokenBatch
+    hidden: Tensor
+
+    def answers(self, model: X2SAM) -> tuple[Tensor, Tensor, Tensor]:
+        """Return logits (A, V) and true tokens (A,) at the A tokens of all answers, and the row of each (A,)."""
+        rows, columns = self.tokens.answer_mask.nonzero(as_tuple=True)
+        logits = model.language.logits(self.hidden[rows, columns - 1])
+        return logits, self.tokens.input_ids[rows, columns], rows
+
+
+def text_loss(model: X2SAM, states: TextStates) -> Tensor:
+    """Return the cross entropy of the answers' tokens, each answer weighing the same."""
+    logits, truth, rows = states.answers(model)
+    cross = F.cross_entropy(logits.float(), truth, reduction="none")
+    count = torch.bincount(rows, minlength=len(states.hidden)).clamp_min(1)
+    return (cross / count[rows]).sum() / len(states.hidden)
 
 
 def frame_loss(model: X2SAM, output: StepOutput, condition: PromptCondition, labels: Tensor, masks: Tensor) -> Tensor:
@@ -42,7 +75,7 @@ def frame_loss(model: X2SAM, output: StepOutput, condition: PromptCondition, lab
 
 
 def batch_loss(
-    model: X2SAM, heads: AuxiliaryHeads, batch: Batch, phase: str, auxiliary_weight: float, true_memory_share: float
+    model: X2SAM, heads: AuxiliaryHeads, batch: Batch, phase: str, config: TrainConfig
 ) -> dict[str, Tensor]:
     """Return the terms of one batch's loss; their sum is what is minimised."""
     device = model.device
@@ -52,19 +85,22 @@ def batch_loss(
     if phase == "pixels":
         return {"attributes": heads.attribute_loss(first.pyramid, batch.attributes[0].to(device))}
     pixels = model.segmentor.decode_pixels(first, first=True)
-    condition = understand(model, batch, first)
+    condition, vision, states = understand(model, batch, first)
     labels, masks = batch.labels.to(device), batch.masks.to(device)
+    weight = config.auxiliary_weight
     maps = (*first.pyramid, *pixels.multi_scale, pixels.mask_features)
     losses = {
-        "attributes": auxiliary_weight * heads.attribute_loss(maps, batch.attributes[0].to(device)),
-        "grounding": auxiliary_weight * heads.grounding_loss(pixels, condition, labels, masks[0]),
-        "centre": auxiliary_weight * heads.centre_loss(condition, batch.centres.to(device)),
+        "attributes": weight * heads.attribute_loss(maps, batch.attributes[0].to(device)),
+        "cells": weight * heads.cell_loss(vision.embeds, batch.cells.to(device)),
+        "grounding": weight * heads.grounding_loss(pixels, condition, labels, masks[0]),
+        "centre": weight * heads.centre_loss(condition, batch.centres.to(device)),
+        "text": config.text_weight * text_loss(model, states),
     }
     output = model.segmentor.step(pixels, condition)
     total = frame_loss(model, output, condition, labels, masks[0])
     bank: list[MemoryEntry] = []
     for t in range(1, frames):
-        bank.append(_remember(model, pixels, output, masks[t - 1], true_memory_share))
+        bank.append(_remember(model, pixels, output, masks[t - 1], config.true_memory_share))
         bank = bank[-model.config.segmentor.memory.num_maskmem :]
         pixels = model.segmentor.decode_pixels(_part(images, t, frames), first=False)
         output = model.segmentor.step(pixels, condition, _recall(bank, batch.strides.to(device)))
@@ -99,14 +135,26 @@ def _remember(
 
 
 @torch.no_grad()
-def batch_scores(model: X2SAM, batch: Batch) -> Tensor:
-    """Return the IoU of each prompt's best-scored query on the first frame, (N,); 1 where nothing is rightly found."""
+def batch_scores(model: X2SAM, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Score a batch of pictures.
+
+    Returns:
+        The IoU of each prompt's first wanted object with the surest query of its label, (N,), 1 where nothing is
+        rightly found; and for each question whether greedy decoding would give the very answer, bool (texts,).
+    """
     images = model.segmentor.encode_image(batch.pixel_values[0].to(model.device))
-    condition = understand(model, batch, images)
+    condition, _, states = understand(model, batch, images)
     output = model.segmentor.step(model.segmentor.decode_pixels(images, first=True), condition)
-    score, query = output.class_logits.float().softmax(-1)[..., :-1].amax(-1).max(1)
-    rows = torch.arange(len(query), device=query.device)
+    rows = torch.arange(len(batch.conversations), device=model.device)
+    label = batch.labels[:, 0].to(model.device)
+    probs = output.class_logits.float().softmax(-1)[..., :-1]
+    chosen = torch.where((label >= 0)[:, None], probs[rows, :, label.clamp_min(0)], probs.amax(-1))
+    score, query = chosen.max(1)
     mask = (output.mask_logits[rows, query] > 0) & (score > 0.5)[:, None, None]
     truth = batch.masks[0, :, 0].to(model.device) > 0.5
     inter, union = (mask & truth).flatten(1).sum(1), (mask | truth).flatten(1).sum(1)
-    return torch.where(union > 0, inter / union.clamp_min(1), 1.0)
+    logits, tokens, answer_rows = states.answers(model)
+    wrong = torch.zeros(len(states.hidden), device=model.device).index_add(
+        0, answer_rows, (logits.argmax(-1) != tokens).float()
+    )
+    return torch.where(union > 0, inter / union.clamp_min(1), 1.0), wrong[len(batch.conversations) :] == 0

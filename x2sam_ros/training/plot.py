@@ -17,7 +17,7 @@ def plot_losses(log: Path, picture: Path) -> None:
 
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     figure, axes = plt.subplots(figsize=(9, 4.5))
-    for name in ("loss", "segmentation", "attributes", "grounding", "centre"):
+    for name in ("loss", "segmentation", "attributes", "cells", "grounding", "centre", "text"):
         points = [(i, row[name]) for i, row in enumerate(rows) if name in row]
         if points:
             steps, values = np.array(points).T
@@ -25,12 +25,13 @@ def plot_losses(log: Path, picture: Path) -> None:
             axes.plot(steps[width - 1 :], np.convolve(values, np.ones(width) / width, "valid"), label=name)
     axes.set(xlabel="step", ylabel="loss", yscale="log")
     axes.legend(loc="upper right")
-    scores = [(i, row["score"]) for i, row in enumerate(rows) if "score" in row]
-    if scores:
-        right = axes.twinx()
-        right.plot(*np.array(scores).T, "k.-", label="held-out mean IoU")
-        right.set(ylabel="held-out mean IoU", ylim=(0, 1))
-        right.legend(loc="lower left")
+    right = axes.twinx()
+    for name, line, label in (("score", "k.-", "held-out mean IoU"), ("answers", "k.--", "held-out exact answers")):
+        scores = [(i, row[name]) for i, row in enumerate(rows) if name in row]
+        if scores:
+            right.plot(*np.array(scores).T, line, label=label)
+    right.set(ylabel="share", ylim=(0, 1))
+    right.legend(loc="lower left")
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
     plt.close(figure)

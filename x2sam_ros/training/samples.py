@@ -7,27 +7,20 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 from torch.utils.data import Dataset
 
 from x2sam_ros.config import TrainConfig
-from x2sam_ros.engine.preprocess import mask_encoder_pixels, picture_patches, picture_size
+from x2sam_ros.engine.preprocess import clip_patches, clip_size, mask_encoder_pixels, picture_patches, picture_size
 from x2sam_ros.model.config import X2SAMConfig
+from x2sam_ros.model.language_config import LanguageConfig, VisionConfig
 from x2sam_ros.model.conversation import Conversation, ConversationBuilder, Media
 from x2sam_ros.model.tokenizer import Tokenizer
-from x2sam_ros.training.scenes import (
-    KINDS,
-    Clip,
-    absent_phrases,
-    class_list,
-    generate_clip,
-    referring_phrases,
-    region_prompt,
-)
+from x2sam_ros.training.prompts import PromptMaker, PromptSample
+from x2sam_ros.training.scenes import KINDS, Clip, generate_clip
 from x2sam_ros.training.scenes.vocabulary import COLOURS, SHAPES, SIZES
-from x2sam_ros.types import Task
 
 FIRST_TRAINING_SEED = 1_000_000
 """Scenes of smaller seeds are held out: no training batch ever draws them."""
@@ -38,18 +31,7 @@ HELD_OUT_SEEDS = (0, FIRST_TRAINING_SEED)
 
 ASPECTS = ((480, 640), (512, 512), (360, 640), (640, 480))
 _ASPECT_ODDS = (0.5, 0.2, 0.2, 0.1)
-_TEXT_ODDS = {"colour": 0.17, "shape": 0.25, "colour_shape": 0.2, "size": 0.18, "position": 0.14, "combo": 0.06}
-_REGION_ODDS = {"point": 0.5, "box": 0.4, "scribble": 0.05, "mask": 0.05}
 MASK_STRIDE = 4
-
-
-@dataclass(frozen=True)
-class PromptSample:
-    """One prompt and its truth: ``classes`` has, for each object of the clip, the phrase it answers or -1."""
-
-    conversation: Conversation
-    classes: tuple[int, ...]
-    region: npt.NDArray[np.bool_] | None = None
 
 
 @dataclass(frozen=True)
@@ -58,20 +40,24 @@ class Batch:
 
     Args:
         pixel_values: float (T, I, 3, S, S).
-        patches, grid: the language side's view of each clip's first frame, (patches, 1536) and (I, 3).
-        conversations: N prompts.
+        patches, grid: the language side's view of each clip's first frame, or of the clip, (patches, 1536) and (I, 3).
+        conversations: N prompts for masks.
+        texts: questions for words alone, as many for each clip, those of a clip side by side.
         regions: bool (R, S, S), region prompts in prompt order; region_rows: int64 (R,), the prompt of each.
         masks: float (T, N, M, S / 4, S / 4), share of each cell that a wanted object covers.
         labels: int64 (N, M), the phrase each wanted object answers; -1 where there is none.
         attributes: float (T, I, A, S / 4, S / 4), share of each cell by shape, colour and size.
         centres: float (N, 3), x and y of the first wanted object, and 1 where there is one.
         strides: int64 (N,), camera frames between two frames of the prompt's clip.
+        cells: float (V, A + 1), for each picture token of the language side in order, the share of its cell by shape,
+            colour and size, and how many objects have their centre in it.
     """
 
     pixel_values: Tensor
     patches: Tensor
     grid: Tensor
     conversations: list[Conversation]
+    texts: list[Conversation]
     regions: Tensor
     region_rows: Tensor
     masks: Tensor
@@ -79,6 +65,7 @@ class Batch:
     attributes: Tensor
     centres: Tensor
     strides: Tensor
+    cells: Tensor
 
 
 ATTRIBUTE_SIZES = (len(SHAPES) + 1, len(COLOURS) + 1, len(SIZES) + 1)
@@ -109,7 +96,8 @@ class SceneBatches(Dataset[Batch]):
         self.config, self.model, self.phase, self.start, self.stop = config, model, phase, start, stop
         self.seeds = seeds
         self.shape = config.phase(phase)
-        self.builder = ConversationBuilder(tokenizer, model.language.templates, model.language.phrase_markers)
+        builder = ConversationBuilder(tokenizer, model.language.phrase_markers)
+        self.maker = PromptMaker(builder, model.language.templates)
 
     def __len__(self) -> int:
         return self.stop - self.start
@@ -121,14 +109,11 @@ class SceneBatches(Dataset[Batch]):
         height, width = ASPECTS[int(rng.choice(len(ASPECTS), p=_ASPECT_ODDS))]
         side = self.model.segmentor.image_size
         clips, strides = zip(*(self._clip(rng, side, width / height) for _ in range(self.shape.clips)))
-        vision = self.model.language.vision
-        factor = vision.patch_size * vision.spatial_merge_size
-        picture = picture_size(height, width, factor, self.model.language.min_pixels, self.model.language.max_pixels)
-        media = Media(tokens_per_step=picture[0] * picture[1] // factor**2)
-        prompts = [
-            sample for clip in clips for sample in sample_prompts(clip, rng, self.shape.prompts, self.builder, media)
-        ]
-        return collate_clips(clips, strides, prompts, picture, self.model)
+        whole_clip = self.shape.frames > 1 and rng.random() < self.config.clip_share
+        view = LanguageView.of(height, width, self.shape.frames if whole_clip else None, self.model.language)
+        prompts = [p for clip in clips for p in self.maker.prompts(clip, rng, self.shape.prompts, view.media)]
+        texts = [t for clip in clips for t in self.maker.texts(clip, rng, self.shape.texts, view.media)]
+        return collate_clips(clips, strides, prompts, texts, view, self.model)
 
     def _clip(self, rng: np.random.Generator, side: int, aspect: float) -> tuple[Clip, int]:
         """Draw a clip; return it and how many camera frames lie between two of its frames."""
@@ -143,6 +128,63 @@ def _still_kind(rng: np.random.Generator) -> str:
     return str(rng.choice(("plain", "twins", "distractors"), p=(0.65, 0.1, 0.25)))
 
 
+@dataclass(frozen=True)
+class LanguageView:
+    """How the language side is shown a clip: its first frame as a picture, or all frames as a video.
+
+    Args:
+        size: (height, width) of a picture there, pixels.
+        frames: frames of the video; None for a picture.
+        media: the same in tokens.
+    """
+
+    size: tuple[int, int]
+    frames: int | None
+    media: Media
+
+    @classmethod
+    def of(cls, height: int, width: int, frames: int | None, language: LanguageConfig) -> LanguageView:
+        """Return the view of pictures of height x width pixels."""
+        vision = language.vision
+        factor = vision.patch_size * vision.spatial_merge_size
+        if frames is None:
+            size = picture_size(height, width, factor, language.min_pixels, language.max_pixels)
+            return cls(size, None, Media(size[0] * size[1] // factor**2))
+        limits = (language.video_min_pixels, language.video_max_pixels)
+        size = clip_size(frames, height, width, factor, vision.temporal_patch_size, *limits)
+        return cls(size, frames, Media(size[0] * size[1] // factor**2, -(-frames // vision.temporal_patch_size)))
+
+    def patches(self, clip: Clip, language: LanguageConfig) -> tuple[Tensor, Tensor]:
+        """Return patches and grid of a clip; the generator drew it squashed, here it has its true shape."""
+        shown = [
+            cv2.resize(frame, (self.size[1], self.size[0]), interpolation=cv2.INTER_AREA)
+            for frame in clip.frames[: self.frames or 1]
+        ]
+        if self.frames is None:
+            return picture_patches(np.ascontiguousarray(shown[0]), language)
+        return clip_patches(np.stack(shown), language)
+
+    def cells(self, clip: Clip, shares: Tensor, vision: VisionConfig) -> Tensor:
+        """Return what each picture token shows, float (V, A + 1); see ``Batch.cells``.
+
+        Args:
+            clip: the clip.
+            shares: float (T, A, h, w), its attributes.
+            vision: sizes of the picture tower.
+        """
+        factor = vision.patch_size * vision.spatial_merge_size
+        grid = (self.size[0] // factor, self.size[1] // factor)
+        steps = torch.arange(0, self.frames or 1, vision.temporal_patch_size)
+        attributes = adaptive_avg_pool2d(shares[steps], grid)  # (steps, A, rows, columns)
+        centres = torch.zeros(len(steps), 1, *grid)
+        for step, frame in enumerate(steps.tolist()):
+            for k, item in enumerate(clip.objects):
+                x, y = item.centre[frame].tolist()
+                if clip.visible[frame, k] > 0 and 0 <= x < 1 and 0 <= y < 1:
+                    centres[step, 0, int(y * grid[0]), int(x * grid[1])] += 1
+        return torch.cat([attributes, centres], dim=1).permute(0, 2, 3, 1).flatten(0, 2)
+
+
 def every(clip: Clip, stride: int) -> Clip:
     """Return every ``stride``-th frame of a clip."""
     objects = tuple(
@@ -151,57 +193,12 @@ def every(clip: Clip, stride: int) -> Clip:
     return Clip(clip.frames[::stride], clip.labels[::stride], clip.visible[::stride], objects, clip.kind, clip.target)
 
 
-def sample_prompts(
-    clip: Clip, rng: np.random.Generator, count: int, builder: ConversationBuilder, media: Media
-) -> list[PromptSample]:
-    """Draw ``count`` prompts about the clip's first frame: absent, class list, region, then referring phrases."""
-    samples = []
-    if count >= 4 or rng.random() < 0.15:
-        absent = absent_phrases(clip, rng, 1)
-        samples += [_text(builder, media, phrase.text, (), clip) for phrase in absent]
-    if count >= 4 or rng.random() < 0.2:
-        listed = class_list(clip, rng)
-        samples.append(PromptSample(builder.text(Task.GENSEG, listed.names, media), tuple(listed.object_classes)))
-    if count >= 4 or rng.random() < 0.4:
-        samples += _region(clip, rng, builder, media)
-    phrases: dict[str, list[tuple[str, tuple[int, ...]]]] = {}
-    for phrase in referring_phrases(clip, rng):
-        phrases.setdefault(phrase.kind, []).append((phrase.text, phrase.object_indices))
-    kinds = [kind for kind in _TEXT_ODDS if kind in phrases]
-    odds = np.array([_TEXT_ODDS[kind] for kind in kinds])
-    while len(samples) < count:
-        if not kinds:
-            samples += _region(clip, rng, builder, media) or [_text(builder, media, "the object", (), clip)]
-            continue
-        options = phrases[kinds[int(rng.choice(len(kinds), p=odds / odds.sum()))]]
-        text, meant = options[int(rng.integers(len(options)))]
-        samples.append(_text(builder, media, text, meant, clip))
-    return samples[:count]
-
-
-def _text(builder: ConversationBuilder, media: Media, text: str, meant: tuple[int, ...], clip: Clip) -> PromptSample:
-    classes = tuple(0 if k in meant else -1 for k in range(len(clip.objects)))
-    return PromptSample(builder.text(Task.REFSEG, [text], media), classes)
-
-
-def _region(clip: Clip, rng: np.random.Generator, builder: ConversationBuilder, media: Media) -> list[PromptSample]:
-    """Draw one region prompt; in X2SAM it means the category, so look-alikes of the object are wanted too."""
-    visible = [k for k in range(len(clip.objects)) if (clip.labels[0] == k + 1).sum() > 24]
-    if not visible:
-        return []
-    chosen = int(rng.choice(visible))
-    kind = str(rng.choice(list(_REGION_ODDS), p=list(_REGION_ODDS.values())))
-    region = region_prompt(clip, chosen, 0, rng, kind)
-    me = clip.objects[chosen]
-    classes = tuple(0 if (o.shape, o.colour) == (me.shape, me.colour) else -1 for o in clip.objects)
-    return [PromptSample(builder.regions(Task.OBJSEG, 1, media), classes, region.mask)]
-
-
 def collate_clips(
     clips: Sequence[Clip],
     strides: Sequence[int],
     prompts: list[PromptSample],
-    picture: tuple[int, int],
+    texts: list[Conversation],
+    view: LanguageView,
     model: X2SAMConfig,
 ) -> Batch:
     """Turn clips and their prompts into tensors."""
@@ -209,36 +206,46 @@ def collate_clips(
     frames = np.stack([clip.frames for clip in clips], axis=1)  # (T, I, S, S, 3)
     side = frames.shape[2]
     pixels = mask_encoder_pixels(frames.reshape(-1, side, side, 3), side)
-    # the generator drew the scene squashed; the language side sees it in its true shape
-    views = [cv2.resize(clip.frames[0], (picture[1], picture[0]), interpolation=cv2.INTER_AREA) for clip in clips]
-    patches, grids = zip(*(picture_patches(np.ascontiguousarray(view), model.language) for view in views))
-    wanted = [[k for k, c in enumerate(sample.classes) if c >= 0] for sample in prompts]
-    slots = max([1, *map(len, wanted)])
+    patches, grids = zip(*(view.patches(clip, model.language) for clip in clips))
     shares = [object_shares(clip) for clip in clips]
-    masks = torch.zeros(len(frames), len(prompts), slots, side // MASK_STRIDE, side // MASK_STRIDE)
-    labels = torch.full((len(prompts), slots), -1)
+    attributes = [attribute_shares(clip, share) for clip, share in zip(clips, shares)]
+    masks, labels = _wanted(prompts, [shares[row // per_clip] for row in range(len(prompts))])
     centres = torch.zeros(len(prompts), 3)
-    for row, (sample, ks) in enumerate(zip(prompts, wanted)):
-        clip = clips[row // per_clip]
-        for slot, k in enumerate(ks):
-            masks[:, row, slot] = shares[row // per_clip][:, k + 1]
-            labels[row, slot] = sample.classes[k]
-        if ks:
-            centres[row] = torch.tensor([*clip.objects[ks[0]].centre[0].tolist(), 1.0])
-    regions = [(row, sample.region) for row, sample in enumerate(prompts) if sample.region is not None]
+    for row, sample in enumerate(prompts):
+        first = next((k for k, label in enumerate(sample.classes) if label >= 0), None)
+        if first is not None:
+            centres[row] = torch.tensor([*clips[row // per_clip].objects[first].centre[0].tolist(), 1.0])
+    regions = [(row, region) for row, sample in enumerate(prompts) for region in sample.regions]
     return Batch(
         pixel_values=pixels.view(len(frames), len(clips), 3, side, side),
         patches=torch.cat(patches),
         grid=torch.cat(grids),
         conversations=[sample.conversation for sample in prompts],
+        texts=texts,
         regions=torch.from_numpy(np.stack([r for _, r in regions])) if regions else torch.zeros(0, side, side).bool(),
         region_rows=torch.tensor([row for row, _ in regions], dtype=torch.int64),
         masks=masks,
         labels=labels,
-        attributes=torch.stack([attribute_shares(c, s) for c, s in zip(clips, shares)], dim=1),
+        attributes=torch.stack(attributes, dim=1),
         centres=centres,
-        strides=torch.tensor(strides).repeat_interleave(per_clip),
+        strides=torch.tensor(strides).repeat_interleave(max(per_clip, 1)),
+        cells=torch.cat([view.cells(clip, a, model.language.vision) for clip, a in zip(clips, attributes)]),
     )
+
+
+def _wanted(prompts: Sequence[PromptSample], shares: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return masks (T, N, M, h, w) and labels (N, M) of what each prompt wants: objects, then the background."""
+    wanted = []
+    for sample in prompts:
+        objects = [(k + 1, label) for k, label in enumerate(sample.classes) if label >= 0]
+        wanted.append(objects + ([(0, sample.stuff)] if sample.stuff >= 0 else []))
+    slots = max([1, *map(len, wanted)])
+    frames, _, height, width = shares[0].shape if shares else (1, 0, 1, 1)
+    masks, labels = torch.zeros(frames, len(prompts), slots, height, width), torch.full((len(prompts), slots), -1)
+    for row, items in enumerate(wanted):
+        for slot, (plane, label) in enumerate(items):
+            masks[:, row, slot], labels[row, slot] = shares[row][:, plane], label
+    return masks, labels
 
 
 def object_shares(clip: Clip) -> Tensor:

@@ -9,11 +9,7 @@ import numpy as np
 
 from x2sam_ros.training.scenes import vocabulary as words
 from x2sam_ros.training.scenes.clip import Clip, SceneObject
-
-MIN_VISIBLE = 0.5  # of the object
-MIN_AREA = 0.003  # of the image
-_SIZE_MARGIN = 1.25
-_PLACE_MARGIN = 0.12
+from x2sam_ros.training.scenes.view import PLACE_MARGIN, View
 
 
 @dataclass(frozen=True)
@@ -25,60 +21,20 @@ class ReferringPhrase:
     object_indices: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class ClassList:
-    """Class names and, for every object, the index of its class or -1."""
-
-    names: tuple[str, ...]
-    object_classes: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class _View:
-    """What of a clip can be seen in one frame."""
-
-    clip: Clip
-    frame: int
-    seen: tuple[int, ...]  # objects with a visible pixel
-    clear: frozenset[int]  # of these, the ones a sentence may name
-
-    def place(self, k: int) -> tuple[float, float]:
-        x, y = self.clip.objects[k].centre[self.frame]
-        return float(x), float(y)
-
-
-def _view(clip: Clip, frame: int) -> _View:
-    pixels = np.bincount(clip.labels[frame].ravel(), minlength=len(clip.objects) + 1)[1:]
-    seen = tuple(int(k) for k in np.flatnonzero(pixels))
-    enough = MIN_AREA * clip.labels[frame].size
-    clear = frozenset(k for k in seen if pixels[k] >= enough and clip.visible[frame, k] >= MIN_VISIBLE)
-    return _View(clip, frame, seen, clear)
-
-
-def _offset(view: _View, a: int, b: int, side: str) -> float:
-    """Return how far ``a`` lies beyond ``b`` towards ``side``, relative to the image."""
-    (ax, ay), (bx, by) = view.place(a), view.place(b)
-    return {"left": bx - ax, "right": ax - bx, "top": by - ay, "bottom": ay - by}[side]
-
-
-def _superlatives(view: _View, k: int, group: list[int], rng: np.random.Generator) -> list[str]:
+def _superlatives(view: View, k: int, group: list[int], rng: np.random.Generator) -> list[str]:
     """Return "largest" or "leftmost" style words true of ``k`` among a group of two or more clear objects."""
     others = [i for i in group if i != k]
     if not others or not view.clear.issuperset(group):
         return []
-    radius = {i: float(view.clip.objects[i].radius[view.frame]) for i in group}
-    found = []
-    if all(radius[k] > _SIZE_MARGIN * radius[i] for i in others):
-        found.append(words.pick(rng, words.SUPERLATIVES["largest"]))
-    if all(radius[i] > _SIZE_MARGIN * radius[k] for i in others):
-        found.append(words.pick(rng, words.SUPERLATIVES["smallest"]))
+    rank = view.size_rank(k, group)
+    found = [words.pick(rng, words.SUPERLATIVES[rank])] if rank else []
     for side, options in words.EXTREMES.items():
-        if all(_offset(view, k, i, side) > _PLACE_MARGIN for i in others):
+        if all(view.offset(k, i, side) > PLACE_MARGIN for i in others):
             found.append(words.pick(rng, options))
     return found
 
 
-def _places(view: _View, k: int, group: list[int], rng: np.random.Generator) -> list[str]:
+def _places(view: View, k: int, group: list[int], rng: np.random.Generator) -> list[str]:
     """Return "on the left" and "in the top left corner" style words true of ``k`` alone among a group."""
     near = {side: _near(view, k, side) for side in words.SIDES}
     others = [i for i in group if i != k]
@@ -97,12 +53,12 @@ def _places(view: _View, k: int, group: list[int], rng: np.random.Generator) -> 
     return found
 
 
-def _near(view: _View, k: int, side: str) -> float:
+def _near(view: View, k: int, side: str) -> float:
     x, y = view.place(k)
     return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}[side]
 
 
-def _motions(view: _View, k: int, match: Callable[[SceneObject], bool], rng: np.random.Generator) -> list[str]:
+def _motions(view: View, k: int, match: Callable[[SceneObject], bool], rng: np.random.Generator) -> list[str]:
     """Return motion words true of ``k`` and of no other object of the whole clip that the noun fits."""
     objects = view.clip.objects
     others = [o.motion for i, o in enumerate(objects) if i != k and match(o)]
@@ -112,7 +68,7 @@ def _motions(view: _View, k: int, match: Callable[[SceneObject], bool], rng: np.
     return [words.pick(rng, words.MOTION_WORDS[mine])]
 
 
-def _relations(view: _View, k: int, group: list[int], rng: np.random.Generator) -> list[str]:
+def _relations(view: View, k: int, group: list[int], rng: np.random.Generator) -> list[str]:
     """Return "left of the red circle" style words true of ``k`` alone among a group."""
     objects, found = view.clip.objects, []
     if not view.clear.issuperset(group):
@@ -122,17 +78,15 @@ def _relations(view: _View, k: int, group: list[int], rng: np.random.Generator) 
         if sum(objects[i].shape == other.shape and objects[i].colour == other.colour for i in view.seen) > 1:
             continue
         for side, options in words.RELATIONS.items():
-            ahead = _offset(view, k, anchor, side)
-            across = max(_offset(view, k, anchor, s) for s in words.SIDES if s != side)
+            ahead = view.offset(k, anchor, side)
+            across = max(view.offset(k, anchor, s) for s in words.SIDES if s != side)
             rivals = [i for i in group if i not in (k, anchor)]
-            if ahead > _PLACE_MARGIN and ahead > across and all(_offset(view, i, anchor, side) < 0.0 for i in rivals):
+            if ahead > PLACE_MARGIN and ahead > across and all(view.offset(i, anchor, side) < 0.0 for i in rivals):
                 found.append(f"{words.pick(rng, options)} the {other.colour} {other.shape}")
     return found
 
 
-def _phrases_of(
-    view: _View, k: int, by_colour: bool, by_shape: bool, rng: np.random.Generator
-) -> list[ReferringPhrase]:
+def _phrases_of(view: View, k: int, by_colour: bool, by_shape: bool, rng: np.random.Generator) -> list[ReferringPhrase]:
     """Return the true sentences about ``k`` whose noun tells its colour, its shape, both or neither."""
     me = view.clip.objects[k]
 
@@ -177,7 +131,7 @@ def referring_phrases(clip: Clip, rng: np.random.Generator, frame_index: int = 0
         rng: Chooses among paraphrases.
         frame_index: The frame the sentences are about.
     """
-    view = _view(clip, frame_index)
+    view = View.of(clip, frame_index)
     nouns = ((True, False), (False, True), (True, True), (False, False))
     return [p for k in sorted(view.clear) for by in nouns for p in _phrases_of(view, k, by[0], by[1], rng)]
 
@@ -214,29 +168,3 @@ def absent_phrases(clip: Clip, rng: np.random.Generator, count: int) -> list[Ref
     chosen = [hard[int(i)] for i in rng.permutation(len(hard))[: max(1, (2 * count + 2) // 3)]]
     chosen += [found[int(i)] for i in rng.permutation(len(found))]
     return [ReferringPhrase(kind, text, ()) for kind, text in dict.fromkeys(chosen[:count])]
-
-
-def class_list(clip: Clip, rng: np.random.Generator) -> ClassList:
-    """Return 2 to 6 class names by shape, by colour or by both, present and absent ones mixed.
-
-    Objects of a class that is not in the list have class -1.
-    """
-    style = int(rng.integers(3))
-    if style == 0:
-        own = [o.shape for o in clip.objects]
-        pool = list(words.SHAPES)
-    elif style == 1:
-        noun = words.pick(rng, words.NOUNS)
-        own = [f"{o.colour} {noun}" for o in clip.objects]
-        pool = [f"{colour} {noun}" for colour in words.COLOURS]
-    else:
-        own = [f"{o.colour} {o.shape}" for o in clip.objects]
-        pool = [f"{colour} {shape}" for colour in words.COLOURS for shape in words.SHAPES]
-    present = sorted(set(own))
-    present = [present[int(i)] for i in rng.permutation(len(present))][: int(rng.integers(1, len(present) + 1))]
-    absent = [name for name in pool if name not in own]
-    room = max(2 - len(present), min(6 - len(present), int(rng.integers(0, 4))))
-    absent = [absent[int(i)] for i in rng.permutation(len(absent))][:room]
-    mixed = present + absent
-    names = tuple(mixed[int(i)] for i in rng.permutation(len(mixed)))
-    return ClassList(names, tuple(names.index(name) if name in names else -1 for name in own))

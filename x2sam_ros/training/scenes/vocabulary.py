@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star", "cross")
@@ -46,6 +44,47 @@ MOTION_WORDS: dict[str, tuple[str, ...]] = {
     "still": ("that stays still", "that is not moving", "that does not move"),
 }
 
+BACKGROUND = "background"
+
+SHAPE_CLAUSES: dict[str, tuple[str, ...]] = {
+    "circle": ("that would roll away", "that could roll", "with no corners", "that looks like a ball"),
+    "square": ("with four equal sides", "with four corners", "that looks like a tile"),
+    "triangle": ("with three corners", "with three sides", "that looks like a slice of pizza"),
+    "star": ("with five points", "with five tips", "that looks like a sheriff badge"),
+    "cross": ("with four arms", "that looks like a plus sign", "that stands for adding"),
+}
+THINGS: dict[str, tuple[str, ...]] = {
+    "red": ("a ripe tomato", "a strawberry", "a fire engine"),
+    "orange": ("a carrot", "a pumpkin"),
+    "yellow": ("a lemon", "a banana"),
+    "green": ("grass", "a frog", "a cucumber"),
+    "cyan": ("turquoise", "ice water"),
+    "blue": ("the sky", "the deep sea", "denim"),
+    "purple": ("a plum", "lavender"),
+    "white": ("snow", "milk"),
+}
+"""Well known things by their colour."""
+
+MISTAKABLE: dict[str, tuple[str, ...]] = {"the sky": ("cyan",), "ice water": ("blue", "white")}
+"""Things that some would see in another colour too: they name an object only where no such colour is seen."""
+
+THING_PATTERNS: tuple[str, ...] = ("with the colour of {}", "that has the colour of {}", "that is coloured like {}")
+SIZE_CLAUSES: dict[str, tuple[str, ...]] = {
+    "largest": ("that takes up the most room", "that covers the most of the picture", "that needs the biggest box"),
+    "smallest": ("that takes up the least room", "that would fit into the smallest box", "that is easiest to miss"),
+}
+
+DIGITS: tuple[str, ...] = ("0", "1", "2", "3", "4", "5")
+NUMBER_WORDS: tuple[str, ...] = ("one", "two", "three", "four", "five")
+YES_NO: tuple[str, ...] = ("yes", "no")
+PLURALS: dict[str, str] = {noun: f"{noun}es" if noun.endswith("s") else f"{noun}s" for noun in (*SHAPES, *NOUNS)}
+QUESTION_PATTERNS: dict[str, tuple[str, ...]] = {
+    "count": ("how many {} are there?", "how many {} do you see?", "what is the number of {}?"),
+    "colour": ("what colour is the {}?", "which colour does the {} have?", "what color is the {}?"),
+    "shape": ("what shape is the {}?", "which shape does the {} have?", "what kind of shape is the {}?"),
+    "exists": ("is there {}?", "do you see {}?", "can you see {} in the picture?"),
+}
+
 
 def pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
     """Return one of ``options`` at random."""
@@ -58,6 +97,11 @@ def core(rng: np.random.Generator, colour: str | None, shape: str | None) -> str
     return noun if colour is None else f"{colour} {noun}"
 
 
+def number_word(count: int) -> str:
+    """Return "one" to "five", and "many" above."""
+    return NUMBER_WORDS[count - 1] if count <= len(NUMBER_WORDS) else "many"
+
+
 def phrase(noun_group: str, before: str = "", after: str = "") -> str:
     """Return "the <before> <noun group> <after>" without the parts that are empty."""
     return " ".join(part for part in ("the", before, noun_group, after) if part)
@@ -68,38 +112,10 @@ def corner_words(rng: np.random.Generator, corner: str) -> str:
     return pick(rng, CORNER_PATTERNS).format(corner)
 
 
-def _random_after(rng: np.random.Generator) -> str:
-    choice = int(rng.integers(4))
-    if choice == 0:
-        return pick(rng, SIDES[pick(rng, tuple(SIDES))])
-    if choice == 1:
-        return corner_words(rng, pick(rng, CORNERS))
-    if choice == 2:
-        return pick(rng, MOTION_WORDS[pick(rng, MOTIONS)])
-    relation = pick(rng, RELATIONS[pick(rng, tuple(RELATIONS))])
-    return f"{relation} the {core(rng, pick(rng, COLOURS), pick(rng, SHAPES))}"
-
-
-def sample_corpus(count: int, seed: int) -> Iterator[str]:
-    """Yield ``count`` sentences like the prompts: referring phrases and class names over the whole vocabulary.
-
-    Args:
-        count: How many sentences.
-        seed: Seed of the choice; the same seed gives the same sentences.
-    """
-    rng = np.random.Generator(np.random.PCG64(seed))
-    adjectives = tuple(w for group in (SIZE_WORDS, SUPERLATIVES, EXTREMES) for words in group.values() for w in words)
-    for _ in range(count):
-        colour = pick(rng, COLOURS) if rng.random() < 0.6 else None
-        shape = pick(rng, SHAPES) if rng.random() < 0.6 else None
-        noun_group = core(rng, colour, shape)
-        draw = rng.random()
-        if draw < 0.15:
-            yield noun_group
-        elif draw < 0.2:
-            yield f"something {pick(rng, COLOURS)}"
-        elif draw < 0.25:
-            yield f"the {pick(rng, tuple(SUPERLATIVES))} one"
-        else:
-            before = pick(rng, adjectives) if rng.random() < 0.4 else ""
-            yield phrase(noun_group, before, _random_after(rng) if rng.random() < 0.5 else "")
+def all_of(rng: np.random.Generator, colour: str | None, shape: str | None) -> str:
+    """Return words for every object of a colour, a shape or both: "all red things", "every circle"."""
+    noun = core(rng, colour, shape)
+    if rng.random() < 0.4:
+        return f"every {noun}"
+    head, _, last = noun.rpartition(" ")
+    return " ".join(part for part in ("all", head, PLURALS[last]) if part)

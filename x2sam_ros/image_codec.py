@@ -12,6 +12,7 @@ from typing import NamedTuple, Union
 
 import cv2
 import numpy as np
+from cv2.typing import MatLike
 
 from x2sam_ros.errors import FrameError
 from x2sam_ros.types import MAX_IMAGE_PIXELS, Uint8Array
@@ -102,7 +103,7 @@ def decode_image(encoding: str, height: int, width: int, step: int, is_bigendian
         wide = pixels.view(np.uint16)
         if bool(is_bigendian) != (sys.byteorder == "big"):
             wide = wide.byteswap()
-        pixels = np.asarray(cv2.convertScaleAbs(wide, alpha=255.0 / 65535.0), np.uint8)
+        pixels = _narrowed(wide)
     if layout.channels > 1:
         pixels = pixels.reshape(height, width, layout.channels)
     if layout.to_rgb is None:
@@ -113,6 +114,9 @@ def decode_image(encoding: str, height: int, width: int, step: int, is_bigendian
 def decode_compressed(format_name: str, data: ImageBytes) -> Uint8Array:
     """Decode a sensor_msgs/CompressedImage (JPEG, PNG, or what else OpenCV opens) to RGB.
 
+    Images with 16 bits are scaled as in ``decode_image``. An alpha channel is ignored. The picture is turned as its
+    EXIF orientation says.
+
     Args:
         format_name: the message's ``format``: "jpeg", "png", "bgr8; jpeg compressed bgr8".
         data: the compressed bytes.
@@ -121,7 +125,8 @@ def decode_compressed(format_name: str, data: ImageBytes) -> Uint8Array:
         uint8 (H, W, 3), RGB, contiguous.
 
     Raises:
-        FrameError: the data is empty, truncated or not an image, or the format is a depth or video codec.
+        FrameError: the data is empty, truncated or not an image, its samples are neither 8 nor 16 bits, or the format
+            is a depth or video codec.
     """
     if "compressedDepth" in format_name:
         raise FrameError(f"compressed image format {format_name!r} is depth; choose the topic of the colour image")
@@ -134,12 +139,21 @@ def decode_compressed(format_name: str, data: ImageBytes) -> Uint8Array:
     if raw[:2] == b"\xff\xd8" and raw.rfind(b"\xff\xd9") < raw.rfind(b"\xff\xda"):
         raise FrameError(f"compressed image ({format_name}) is truncated: {len(raw)} bytes without the end of the JPEG")
     try:
-        image = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+        image = cv2.imdecode(packed, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
     except cv2.error as error:
         raise FrameError(f"compressed image ({format_name}, {len(raw)} bytes) is corrupt: {error.err}") from error
     if image is None:
         raise FrameError(f"compressed image ({format_name}, {len(raw)} bytes) is corrupt or not JPEG or PNG")
+    if image.dtype == np.uint16:
+        image = _narrowed(image)
+    if image.dtype != np.uint8:
+        raise FrameError(f"compressed image ({format_name}) has {image.dtype} samples; save it with 8 or 16 bits")
     return _convert(np.asarray(image, np.uint8), cv2.COLOR_BGR2RGB)
+
+
+def _narrowed(samples: MatLike) -> Uint8Array:
+    """Scale 16-bit samples by 255 / 65535, rounding."""
+    return np.asarray(cv2.convertScaleAbs(samples, alpha=255.0 / 65535.0), np.uint8)
 
 
 def _rows(encoding: str, num_rows: int, row_bytes: int, step: int, data: ImageBytes) -> Uint8Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,7 @@ from x2sam_ros.bag.source import FrameSource, RawFrame
 from x2sam_ros.bag.storage import natural_key
 from x2sam_ros.errors import BagError, ConfigError, FrameError
 from x2sam_ros.image_codec import decode_compressed
-from x2sam_ros.types import Frame, FrameResult, Uint8Array
+from x2sam_ros.types import MAX_IMAGE_PIXELS, Frame, FrameResult, Uint8Array
 from x2sam_ros.visualise import draw_overlay
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
@@ -25,6 +25,9 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 
 NOMINAL_FPS = 10.0
 """Rate at which the images of a folder are taken to have been recorded, since nothing in them says it."""
+
+_VIDEO_SIDES = (2, 8190)
+"""Shortest and longest side of an overlay video that MPEG-4 takes, pixels; other frames are scaled."""
 
 _RATE_FRAMES = 8
 """Frames held back to find out the rate of the overlay video."""
@@ -56,6 +59,46 @@ def open_media(path: Path, stride: int, fps: float | None) -> FrameSource:
     raise BagError(f"{path} is not a kind of file that can be read; expected a folder or one of {known}")
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV from printing what is raised anyway."""
+    log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(log_level)
+
+
+def read_image(path: Path) -> Uint8Array:
+    """Read an image file: 8 or 16 bits, grey, colour, CMYK or with a palette.
+
+    16 bits are scaled by 1 / 257 and rounded. The picture is turned as its EXIF orientation says. Alpha is ignored, as
+    the published code does; the exception is a TIFF whose alpha is marked as unassociated, which libtiff lays over
+    black.
+
+    Returns:
+        uint8 (H, W, 3), RGB, contiguous.
+
+    Raises:
+        FrameError: the file cannot be read or is empty, damaged, too large or no such image; the message names it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise FrameError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    if not data:
+        raise FrameError(f"{path} is an empty file; copy it again")
+    try:
+        with _quiet():
+            image = decode_compressed(path.suffix.lstrip("."), data)
+    except FrameError as error:
+        raise FrameError(f"{path}: {error}") from error
+    height, width = image.shape[:2]
+    if height * width > MAX_IMAGE_PIXELS:
+        raise FrameError(f"{path} has {width}x{height} pixels, more than {MAX_IMAGE_PIXELS}; scale it down")
+    return image
+
+
 class VideoSource(FrameSource):
     """Frames of a video file; stamps are the file's presentation times, from 0.
 
@@ -76,12 +119,8 @@ class VideoSource(FrameSource):
         return self._num_images
 
     def _open(self) -> cv2.VideoCapture:
-        # OpenCV warns about what is raised here anyway.
-        log_level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-        try:
+        with _quiet():
             capture = cv2.VideoCapture(self.name, cv2.CAP_FFMPEG)
-        finally:
-            cv2.utils.logging.setLogLevel(log_level)
         if not capture.isOpened():
             raise BagError(f"{self.name} cannot be opened as a video: it is empty, damaged or of an unknown codec")
         return capture
@@ -130,14 +169,15 @@ class ImageSource(FrameSource):
 
     @staticmethod
     def _read(file: Path, stamp_ns: int) -> RawFrame:
-        return RawFrame(decode_compressed(file.name, file.read_bytes()), stamp_ns)
+        return RawFrame(read_image(file), stamp_ns, source=str(file))
 
 
 class OverlayVideo(AbstractContextManager["OverlayVideo"]):
     """Write frames with their masks drawn on them as an MP4 (MPEG-4 part 2: no GPL encoder is needed).
 
-    The rate is that of the first stamps. Frames of another size than the first are scaled to it. The file appears
-    when the video is closed; left by an exception other than a keyboard interrupt, nothing remains.
+    The rate is that of the first stamps. Frames of another size than the first, or of one that no video can have, are
+    scaled. The file appears when the video is closed; left by an exception other than a keyboard interrupt, nothing
+    remains.
 
     Raises:
         ConfigError: the name does not end in .mp4.
@@ -189,7 +229,9 @@ class OverlayVideo(AbstractContextManager["OverlayVideo"]):
         typical_ns = float(np.median(intervals)) if len(intervals) else 0.0
         fps = min(max(1e9 / typical_ns, 1.0), 240.0) if typical_ns > 0 else NOMINAL_FPS
         first = self._waiting[0][1]
-        self._size = (first.shape[1], first.shape[0])
+        least, most = _VIDEO_SIDES
+        scale = min(1.0, most / max(first.shape))
+        self._size = (max(least, int(first.shape[1] * scale)), max(least, int(first.shape[0] * scale)))
         writer = cv2.VideoWriter(str(self._file.part), cv2.VideoWriter.fourcc(*"mp4v"), fps, self._size)
         if not writer.isOpened():
             raise BagError(f"{self._file.path} cannot be written as a video of {self._size[0]}x{self._size[1]}")

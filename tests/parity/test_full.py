@@ -13,30 +13,34 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F
 
+from tests.published import write_tiny
 from tests.shared_data import PARITY
-from x2sam_ros.checkpoint.convert import convert_official, read_tensors
-from x2sam_ros.checkpoint.load import load_model, save_checkpoint
-from x2sam_ros.checkpoint.official_config import config_from_official, lora_scale
+from x2sam_ros.checkpoint.convert import convert_checkpoint
+from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.engine.preprocess import IMAGE_MEAN, IMAGE_STD
 from x2sam_ros.model.condition import PromptCondition
-from x2sam_ros.model.conversation import NO_PHRASE, Conversation, ConversationBuilder, Media, Template, TokenBatch
+from x2sam_ros.model.conversation import NO_PHRASE, Conversation, Media, TokenBatch, collate
+from x2sam_ros.model.generation import STOP_TOKENS, Generated
 from x2sam_ros.model.language import VisionFeatures
 from x2sam_ros.model.memory import MemoryBatch
-from x2sam_ros.model.tokenizer import load_tokenizer
+from x2sam_ros.model.template import Template
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.types import Task
 
 EMBEDDING_TOLERANCE, MASK_TOLERANCE = 1e-4, 1e-3
+IGNORED = -100
+"""The reference's label of tokens that are not learned."""
 
 
-def teacher_forced() -> list[str]:
-    """Names of the fixtures whose answer is part of the input."""
+def fixtures(mode: str) -> list[Any]:
+    """Names of the fixtures of one mode: ``tensor``, the answer is part of the input, or ``predict``, it is written."""
     metas = ((folder.parent.name, json.loads(folder.read_text())) for folder in PARITY.glob("full_*/meta.json"))
-    return sorted(name for name, meta in metas if meta["mode"] == "tensor")
+    names = sorted(name for name, meta in metas if meta["mode"] == mode)
+    return names or [pytest.param("", marks=pytest.mark.skip(reason=f"no full_* fixture of mode {mode} in {PARITY}"))]
 
 
-FIXTURES = teacher_forced() or [pytest.param("", marks=pytest.mark.skip(reason=f"no full_* fixture in {PARITY}"))]
+GIVEN, WRITTEN = fixtures("tensor"), fixtures("predict")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,12 @@ class Case:
     def conversation(self) -> Conversation:
         ids = self.data["in.input_ids"]
         cond, seg = (self.data.get(key, torch.full_like(ids, NO_PHRASE)) for key in ("in.cond_ids", "in.seg_ids"))
-        return Conversation(ids[0].numpy(), cond[0].numpy(), seg[0].numpy(), answer_start=0)
+        return Conversation(ids[0].numpy(), cond[0].numpy(), seg[0].numpy(), answer_start=ids.shape[1])
+
+    def media(self, model: X2SAM) -> Media:
+        steps, tokens = int(self.grid[0, 0]), int(self.grid[0, 1:].prod())
+        tokens //= model.config.language.vision.spatial_merge_size**2
+        return Media(tokens, steps) if self.is_video else Media(tokens)
 
 
 @cache
@@ -87,22 +96,11 @@ def case(name: str) -> Case:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> X2SAM:
-    """The tiny network: converted from the published layout, saved, and loaded like any checkpoint."""
-    full, segmentor = PARITY / "tiny_full", PARITY / "tiny_segmentor"
-    if not (full.is_dir() and segmentor.is_dir()):
-        pytest.skip(f"no tiny_full and tiny_segmentor in {PARITY}; set X2SAM_PARITY")
-    official = json.loads((full / "config.json").read_text())
-    config = config_from_official(official, json.loads((segmentor / "config.json").read_text()))
-    tokenizer = load_tokenizer(full / "tokenizer", official["token_ids"])
-    sources = [
-        read_tensors(full / "base_vlm.safetensors"),
-        read_tensors(full / "checkpoint_delta.safetensors"),
-        read_tensors(segmentor / "weights.safetensors", prefix="segmentor."),
-    ]
-    state = convert_official(sources, config, tokenizer, lora_scale(official))
+    """The tiny network: converted from the published layout, and loaded like any checkpoint."""
     folder = tmp_path_factory.mktemp("converted")
-    save_checkpoint(config, state, tokenizer, folder)
-    return load_model(folder)
+    export, base = write_tiny(folder / "published")
+    convert_checkpoint(export, folder / "ours", base)
+    return load_model(folder / "ours")
 
 
 def assert_close(what: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
@@ -127,10 +125,10 @@ def language_inputs(model: X2SAM, case: Case) -> tuple[TokenBatch, VisionFeature
     return batch, vision, tokens
 
 
-@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.parametrize("name", [*GIVEN, *WRITTEN])
 def test_prompt_text_gives_the_fixtures_tokens(name: str, model: X2SAM) -> None:
     current = case(name)
-    turn = current.meta["conversation_text"][0]
+    (turn,) = current.meta["conversation_text"]
     question = re.fullmatch(
         r"<\|im_start\|>user\n<\|vision_start\|><(?:image|video)><\|vision_end\|>(.*)<\|im_end\|>\n"
         r"<\|im_start\|>assistant\n",
@@ -138,25 +136,22 @@ def test_prompt_text_gives_the_fixtures_tokens(name: str, model: X2SAM) -> None:
         re.DOTALL,
     )
     assert question is not None
+    answer = turn["output"].removesuffix("<|im_end|>") if current.meta["mode"] == "tensor" else None
     phrases = re.findall(r"<p>(.*?)</p>", question[1])
+    slots: dict[str, Any] = {"phrases": phrases}
     if not phrases:
-        pytest.skip(f"{name} has no phrase in its question")
-    slot = re.sub(r"<p>.*</p>", "{phrases}", question[1], flags=re.DOTALL)
-    template = Template(slot, turn["output"].removesuffix("<|im_end|>"))
-    steps, tokens = int(current.grid[0, 0]), int(current.grid[0, 1:].prod())
-    tokens //= model.config.language.vision.spatial_merge_size**2
-    media = Media(tokens, steps) if current.is_video else Media(tokens)
-    builder = ConversationBuilder(model.tokenizer)
-    if phrases[0] == "<region>":
-        built = builder.regions(Task.VGDSEG, len(phrases), media, template)
-    else:
-        built = builder.text(Task.REFSEG, phrases, media, template)
+        slots = {"text": question[1]}
+    elif phrases[0] == "<region>":
+        slots = {"regions": len(phrases)}
+    slot = re.sub(r"<p>.*</p>", "{phrases}", question[1], flags=re.DOTALL) if phrases else "{text}"
+    built = model.conversations.build(Template(slot, answer), current.media(model), **slots)
     np.testing.assert_array_equal(built.input_ids, current.conversation.input_ids)
     np.testing.assert_array_equal(built.cond_ids, current.conversation.cond_ids)
     np.testing.assert_array_equal(built.seg_ids, current.conversation.seg_ids)
+    assert torch.equal(collate([built]).answer_mask, current.data["in.labels"] != IGNORED)
 
 
-@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.parametrize("name", GIVEN)
 @torch.no_grad()
 def test_language_states(name: str, model: X2SAM) -> None:
     current = case(name)
@@ -172,8 +167,16 @@ def test_language_states(name: str, model: X2SAM) -> None:
     normed = language.normed(hidden)
     assert_close("normed states", normed, data["mid.lm_output_after_final_norm"], EMBEDDING_TOLERANCE)
     assert_close("logits", language.logits(hidden[:, -16:]), data["out.lm_logits_last16"], EMBEDDING_TOLERANCE)
+    loss = F.cross_entropy(language.logits(hidden)[0, :-1], answer_labels(current, batch)[1:], ignore_index=IGNORED)
+    assert_close("loss of the answer", loss[None], data["out.lm_loss"], EMBEDDING_TOLERANCE)
     if "mid.mlm_embeds" in data:
         assert_close("projected", model.mlm_projector(hidden), data["mid.mlm_embeds"], EMBEDDING_TOLERANCE)
+
+
+def answer_labels(current: Case, batch: TokenBatch) -> Tensor:
+    """Return the reference's labels, int64 (L,), in front of them as much as regions add."""
+    labels = current.data["in.labels"][0]
+    return F.pad(labels, (batch.input_ids.shape[1] - len(labels), 0), value=IGNORED)
 
 
 def assert_condition(condition: PromptCondition, data: dict[str, Tensor]) -> None:
@@ -183,7 +186,7 @@ def assert_condition(condition: PromptCondition, data: dict[str, Tensor]) -> Non
     assert torch.equal(condition.token_mask, data["mid.segmentor_in.token_masks"].bool())
 
 
-@pytest.mark.parametrize("name", FIXTURES)
+@pytest.mark.parametrize("name", GIVEN)
 @torch.no_grad()
 def test_masks_frame_by_frame(name: str, model: X2SAM) -> None:
     current = case(name)
@@ -193,6 +196,11 @@ def test_masks_frame_by_frame(name: str, model: X2SAM) -> None:
     condition = model.condition(batch, vision, region_tokens=tokens)
     assert_condition(condition, current.data)
 
+    assert_masks(model, current, condition)
+
+
+def assert_masks(model: X2SAM, current: Case, condition: PromptCondition) -> None:
+    """Step through the frames with that condition, and compare."""
     segmentor, entries, classes, masks = model.segmentor, [], [], []
     for frame in current.frames:
         pixels = segmentor.decode_pixels(segmentor.encode_image(frame[None]), first=not entries)
@@ -205,6 +213,96 @@ def test_masks_frame_by_frame(name: str, model: X2SAM) -> None:
     key, stride = ("out.masks_queries_logits_lowres", 1), ("out.masks_queries_logits_lowres_s2", 2)
     name_of, step = next(pair for pair in (key, stride) if pair[0] in current.data)
     assert_close("mask logits", torch.cat(masks)[..., ::step, ::step], current.data[name_of], MASK_TOLERANCE)
+
+
+def write(model: X2SAM, current: Case, reuse: bool = False, free: bool = False) -> Generated:
+    """Let the model write token by token: the reference's answer, or as many tokens of its own; on a prefix or not."""
+    _, vision, tokens = language_inputs(model, current)
+    prefix = model.prefix(current.media(model), vision) if reuse else None
+    sequence = current.data["out.sequences"][0].tolist()
+    given = iter(sequence)
+    choose = None if free else lambda logits: next(given)
+    return model.generate(current.conversation, vision, tokens, prefix, choose=choose, max_new_tokens=len(sequence))
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@torch.no_grad()
+def test_written_answers(name: str, model: X2SAM) -> None:
+    current, language = case(name), model.language
+    generated = write(model, current)
+    assert_close("states", generated.hidden, current.data["out.mlm_last_hidden_state"], EMBEDDING_TOLERANCE)
+    sequence = current.data["out.sequences"][0].tolist()
+    assert generated.conversation.answer_ids == tuple(sequence)
+    stops = [model.tokenizer.control_ids[token] for token in STOP_TOKENS]
+    assert generated.finish == ("stop" if sequence[-1] in stops else "length")
+    # The reference recorded the head's view of the state before the final norm. What it chooses from is behind the
+    # norm, as the logits of the answers that are given show, and as its greedy answers do.
+    expected = current.data["out.lm_logits_last_prompt_position"]
+    before_norm = F.linear(generated.hidden[:, -len(sequence)], language.text.embed_tokens.weight)
+    assert_close("logits", before_norm, expected[0], EMBEDDING_TOLERANCE)
+    assert before_norm.argmax() == expected.argmax()
+    if not current.meta["has_masks"]:  # where the reference needs no particular answer, it chooses
+        assert write(model, current, free=True).conversation.answer_ids == tuple(sequence)
+        assert generated.condition(model) is None
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@torch.no_grad()
+def test_masks_of_written_answers(name: str, model: X2SAM) -> None:
+    current = case(name)
+    if not current.meta["has_masks"]:
+        pytest.skip(f"{name} asks for no masks")
+    condition = write(model, current).condition(model)
+    assert condition is not None
+    assert_condition(condition, current.data)
+    assert_masks(model, current, condition)
+
+
+@pytest.mark.parametrize("name", [*GIVEN, *WRITTEN])
+@torch.no_grad()
+def test_a_picture_that_was_read_before_changes_nothing(name: str, model: X2SAM) -> None:
+    current = case(name)
+    if name in WRITTEN:
+        hidden = write(model, current, reuse=True).hidden
+    else:
+        _, vision, tokens = language_inputs(model, current)
+        prefix = model.prefix(current.media(model), vision)
+        hidden = model.states([current.conversation], vision, tokens, prefix)
+    assert_close("states", hidden, current.data["out.mlm_last_hidden_state"], EMBEDDING_TOLERANCE)
+
+
+@torch.no_grad()
+def test_prompts_on_one_picture_share_its_prefix(model: X2SAM) -> None:
+    """Prompts of different length that go on from one prefix at once give what each gives alone."""
+    cases = [case(folder.name) for folder in sorted(PARITY.glob("full_img_*")) if folder.name in GIVEN]
+    cases = [c for c in cases if c.meta["has_masks"] and "in.region_points_yx" not in c.data]
+    if len(cases) < 2:
+        pytest.skip(f"needs two prompts in words on a picture in {PARITY}")
+    vision = model.language.encode_image(cases[0].patches, cases[0].grid)
+    prefix = model.prefix(cases[0].media(model), vision)
+    together = model.understand_all([c.conversation for c in cases], prefix=prefix)
+    for row, current in enumerate(cases):
+        alone = model.understand(current.conversation, vision, prefix=prefix)
+        assert_condition(alone, current.data)
+        phrases = alone.num_phrases
+        assert_close("phrases", together.cond_embeds[row, :phrases], alone.cond_embeds[0, :-1], EMBEDDING_TOLERANCE)
+        assert_close("<SEG>", together.seg_embeds[row], alone.seg_embeds[0], EMBEDDING_TOLERANCE)
+
+
+@pytest.mark.parametrize("name", [*GIVEN, *WRITTEN])
+@torch.no_grad()
+def test_fused_attention_equals_the_slow_one(name: str, model: X2SAM) -> None:
+    current, towers = case(name), (model.language.visual, model.language.text)
+    _, vision, tokens = language_inputs(model, current)
+    fused = model.states([current.conversation], vision, tokens)
+    assert {tower.config._attn_implementation for tower in towers} == {"sdpa"}
+    try:
+        for tower in towers:
+            tower.set_attn_implementation("eager")
+        _, vision, tokens = language_inputs(model, current)
+        assert_close("states", fused, model.states([current.conversation], vision, tokens), EMBEDDING_TOLERANCE)
+    finally:
+        model.language.choose_attention()
 
 
 @torch.no_grad()

@@ -11,6 +11,12 @@ from x2sam_ros.model.language_config import LanguageConfig, RegionConfig
 COARSEST_STRIDE = 32
 """Pixels per cell of a mask encoder's last stage; the picture's side is a multiple of it."""
 
+RESIZE_MODES = ("square", "longest")
+"""How a picture comes to the encoder's square: squashed, or its longer edge scaled to it and the rest left zero."""
+
+RESAMPLE_MODES = ("pil", "torch")
+"""Whose arithmetic resizes a picture for the encoder: PIL's, as the published code, or torch's, quicker on a CPU."""
+
 
 @dataclass(frozen=True)
 class HieraConfig:
@@ -101,6 +107,8 @@ class SegmentorConfig:
     """Everything after the language model: encoder, decoders, memory."""
 
     image_size: int = 1024
+    resize: str = "square"
+    resample: str = "pil"
     mask_encoder: str = "hiera"
     hiera: HieraConfig = field(default_factory=HieraConfig)
     resnet: ResNetConfig = field(default_factory=ResNetConfig)
@@ -110,6 +118,9 @@ class SegmentorConfig:
     def __post_init__(self) -> None:
         if self.image_size < COARSEST_STRIDE or self.image_size % COARSEST_STRIDE:
             raise ConfigError(f"image_size is {self.image_size}, expected a multiple of {COARSEST_STRIDE}")
+        for name, known in (("resize", RESIZE_MODES), ("resample", RESAMPLE_MODES)):
+            if getattr(self, name) not in known:
+                raise ConfigError(f"{name} is {getattr(self, name)!r}, expected one of {', '.join(known)}")
 
 
 @dataclass(frozen=True)
@@ -145,7 +156,7 @@ def _nano() -> X2SAMConfig:
         fuser_channels=64,
         fuser_hidden=128,
     )
-    segmentor = SegmentorConfig(image_size=128, mask_encoder="resnet", decoder=decoder, memory=memory)
+    segmentor = SegmentorConfig(image_size=128, resample="torch", mask_encoder="resnet", decoder=decoder, memory=memory)
     return X2SAMConfig(segmentor=segmentor, language=LanguageConfig.nano(), region=RegionConfig.nano(), preset="nano")
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.cache_utils import DynamicCache
 from transformers.models.qwen3_vl.configuration_qwen3_vl import Qwen3VLTextConfig, Qwen3VLVisionConfig
 from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     Qwen3VLTextModel,
@@ -24,8 +26,8 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import (
     apply_rotary_pos_emb_vision,
 )
 
-from x2sam_ros.errors import ModelError
-from x2sam_ros.model.conversation import IMAGE_PLACEHOLDER, TokenBatch
+from x2sam_ros.errors import ModelError, PromptError
+from x2sam_ros.model.conversation import IMAGE_PLACEHOLDER, Conversation, TokenBatch
 from x2sam_ros.model.language_config import LanguageConfig, TextConfig, VisionConfig
 
 
@@ -54,6 +56,57 @@ class VisionFeatures:
             tuple(torch.cat([layer[i] for i in image_index]) for layer in layers),
             tuple(self.counts[i] for i in image_index),
         )
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The beginning of a conversation, read once. Never changes, so any number of prompts may go on from it.
+
+    Args:
+        conversation: what was read.
+        hidden: float (1, P, D), its states before the final norm, regions expanded.
+        keys_values: of each layer, two float (1, heads, P, d).
+        vision: the picture or clip it shows; None without one.
+    """
+
+    conversation: Conversation
+    hidden: Tensor
+    keys_values: tuple[tuple[Tensor, Tensor], ...]
+    vision: VisionFeatures | None
+
+    @classmethod
+    def of(
+        cls, conversation: Conversation, hidden: Tensor, cache: DynamicCache, vision: VisionFeatures | None
+    ) -> Prefix:
+        """Keep what a pass over a whole conversation left in the cache."""
+        layers: Sequence[Any] = cache.layers  # transformers types them as any kind of layer, also those without keys
+        return cls(conversation, hidden, tuple((layer.keys, layer.values) for layer in layers), vision)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by states, keys and values; the picture is counted where it is kept."""
+        tensors = [self.hidden, *(tensor for pair in self.keys_values for tensor in pair)]
+        return sum(tensor.element_size() * tensor.numel() for tensor in tensors)
+
+    def cache(self, rows: int = 1) -> DynamicCache:
+        """Return keys and values of that many conversations that begin so; filling it leaves the prefix as it is."""
+        return DynamicCache([tuple(x.expand(rows, -1, -1, -1) for x in pair) for pair in self.keys_values])
+
+    def rest(self, conversation: Conversation, vision: VisionFeatures | None = None) -> Conversation:
+        """Return what of a conversation is still to be read.
+
+        Raises:
+            ModelError: the conversation begins otherwise, or is about another picture.
+        """
+        own = self.conversation.input_ids
+        if conversation.input_ids[: len(own)].tolist() != own.tolist():
+            raise ModelError(
+                f"the conversation does not begin with the {len(own)} tokens that the prefix has read; "
+                "build it on the same picture, or go on from the answer the prefix came with"
+            )
+        if self.vision is not None and vision is not None and vision is not self.vision:
+            raise ModelError("the prefix has read another picture than the one given; make a prefix of this one")
+        return conversation.after(len(own))
 
 
 class _BatchedVisionAttention(Qwen3VLVisionAttention):
@@ -179,6 +232,7 @@ class LanguageModel(nn.Module):
         vision: VisionFeatures | None = None,
         image_index: Sequence[int] | None = None,
         region_tokens: Tensor | None = None,
+        cache: DynamicCache | None = None,
     ) -> Tensor:
         """Return the last layer's states before the final norm, float (B, L, D); padded columns are undefined.
 
@@ -187,26 +241,51 @@ class LanguageModel(nn.Module):
             vision: N encoded pictures; None for prompts without one.
             image_index: the picture of each row, B values; by default row i has picture i, or all share the only one.
             region_tokens: float (R, K, D), the regions of all rows one after another.
+            cache: what was read before, the same number of tokens in every row; gains keys and values of ``batch``.
 
         Raises:
             ModelError: pictures or regions do not fit the prompts.
+            PromptError: a prompt has more tokens than the network has positions.
         """
-        rows = batch.input_ids.shape[0]
+        rows, length = batch.input_ids.shape
+        before = 0 if cache is None else cache.get_seq_length()
+        limit = self.config.text.max_position_embeddings
+        if before + length > limit:
+            raise PromptError(
+                f"the conversation has {before + length} tokens, this network reads at most {limit}; "
+                "ask with fewer classes, regions or words, or begin a new chat"
+            )
         if vision is not None:
             if image_index is None:
                 image_index = [0] * rows if len(vision.counts) == 1 else range(rows)
             vision = vision.gather(image_index)
         embeds = self.embed(batch, vision, region_tokens)
         visual_mask = None if vision is None else batch.input_ids == IMAGE_PLACEHOLDER
+        mask = batch.attention_mask
         output = self.text(
             inputs_embeds=embeds,
-            attention_mask=batch.attention_mask,
+            attention_mask=F.pad(mask, (before, 0), value=1) if mask is not None else None,
             visual_pos_masks=visual_mask,
             deepstack_visual_embeds=None if vision is None else list(vision.deepstack),
-            use_cache=False,
+            past_key_values=cache,
+            use_cache=cache is not None,
         )
         hidden: Tensor = output.last_hidden_state
         return hidden
+
+    def step(self, token: int, cache: DynamicCache) -> Tensor:
+        """Read one more token and return its state before the final norm, float (1, 1, D); the cache gains it."""
+        ids = torch.tensor([[token]], device=self.text.embed_tokens.weight.device)
+        output = self.text(inputs_embeds=self.text.embed_tokens(ids), past_key_values=cache, use_cache=True)
+        hidden: Tensor = output.last_hidden_state
+        return hidden
+
+    def choose_attention(self) -> None:
+        """Use the fastest attention there is for the device and type of the weights; call it after moving them."""
+        weight = self.text.embed_tokens.weight
+        name = attention_implementation(weight.device, weight.dtype)
+        self.text.set_attn_implementation(name)
+        self.visual.set_attn_implementation(name)
 
     def normed(self, hidden: Tensor) -> Tensor:
         """Return states after the final norm, the shape of ``hidden`` (..., D)."""
@@ -216,6 +295,15 @@ class LanguageModel(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Return next-token logits, float (..., V), of states before the final norm; the head is the embedding's."""
         return F.linear(self.normed(hidden), self.text.embed_tokens.weight)
+
+
+def attention_implementation(device: torch.device, dtype: torch.dtype) -> str:
+    """Return transformers' name of the fastest attention installed here for weights of that type on that device."""
+    fits = device.type == "cuda" and dtype in (torch.float16, torch.bfloat16)
+    # the package refuses GPUs before Ampere when it is run, not when it is imported
+    if fits and find_spec("flash_attn") is not None and torch.cuda.get_device_capability(device) >= (8, 0):
+        return "flash_attention_2"
+    return "sdpa"
 
 
 def _stock_text_config(config: TextConfig) -> Qwen3VLTextConfig:

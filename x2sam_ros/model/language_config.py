@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from x2sam_ros.errors import ConfigError
+from x2sam_ros.model.template import TEMPLATE_SETS
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class LanguageConfig:
         text, vision: sizes of the two towers.
         min_pixels, max_pixels: area limits of a picture on the language side, pixels.
         video_min_pixels, video_max_pixels: limits of frames x height x width of a clip, pixels.
-        templates: name of the prompt template set, see ``conversation.TEMPLATES``.
+        templates: name of the wording it was trained with, see ``template.TEMPLATE_SETS``.
         phrase_markers: whether a phrase's states include those of its ``<p>`` and ``</p>``.
     """
 
@@ -86,6 +87,8 @@ class LanguageConfig:
     phrase_markers: bool = True
 
     def __post_init__(self) -> None:
+        if self.templates not in TEMPLATE_SETS:
+            raise ConfigError(f"template set {self.templates!r} is unknown; there are: {', '.join(TEMPLATE_SETS)}")
         if self.vision.out_hidden_size != self.text.hidden_size:
             raise ConfigError(
                 f"vision out_hidden_size {self.vision.out_hidden_size} differs from text hidden_size "
@@ -103,19 +106,19 @@ class LanguageConfig:
     def nano(cls) -> LanguageConfig:
         """Return the language side of the model that ships with the project."""
         text = TextConfig(
-            vocab_size=544,
+            vocab_size=768,
             hidden_size=96,
             intermediate_size=256,
-            num_hidden_layers=3,
+            num_hidden_layers=4,
             num_attention_heads=4,
             num_key_value_heads=2,
             head_dim=24,
             rope_theta=10_000.0,
             mrope_section=(4, 4, 4),
-            max_position_embeddings=2_048,
+            max_position_embeddings=8_192,
         )
         vision = VisionConfig(
-            depth=2,
+            depth=3,
             hidden_size=64,
             intermediate_size=128,
             num_heads=2,
@@ -127,7 +130,7 @@ class LanguageConfig:
             text=text,
             vision=vision,
             min_pixels=64 * 64,
-            max_pixels=128 * 128,
+            max_pixels=192 * 192,
             video_min_pixels=4 * 64 * 64,
             video_max_pixels=8 * 128 * 128,
             templates="short",

@@ -12,13 +12,14 @@ from typing import Any
 import tokenizers
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, trainers
 
-from x2sam_ros.errors import CheckpointError
+from x2sam_ros.errors import CheckpointError, PromptError
 
 SEG_TOKEN, PHRASE_START, PHRASE_END = "<SEG>", "<p>", "</p>"
 VISION_START, VISION_END = "<|vision_start|>", "<|vision_end|>"
 TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+TEXT_END = "<|endoftext|>"
 CONTROL_TOKENS = (
-    "<|endoftext|>",
+    TEXT_END,
     TURN_START,
     TURN_END,
     VISION_START,
@@ -65,13 +66,21 @@ class Tokenizer:
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
         """Encode a user's text; nothing in it, not even ``<SEG>``, becomes a control token."""
-        return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+        try:
+            return tuple(self._plain.encode(text, add_special_tokens=False).ids)
+        except TypeError as error:  # half of a surrogate pair, as Python reads bytes that are no UTF-8
+            raise PromptError(f"text {text!r} is not valid Unicode; send it as UTF-8") from error
 
     def _encode_template(self, text: str) -> tuple[int, ...]:
         """Encode our own text, in which control tokens mean what they say."""
-        pieces = (piece for piece in self._control_pattern.split(text) if piece)
-        encoded = ((self.control_ids[p],) if p in self.control_ids else self.encode_plain(p) for p in pieces)
+        pieces = self.split_template(text)
+        encoded = (self.encode_plain(piece) if isinstance(piece, str) else (piece,) for piece in pieces)
         return tuple(token for ids in encoded for token in ids)
+
+    def split_template(self, text: str) -> tuple[int | str, ...]:
+        """Split our own text at its control tokens, which become ids; the words between them stay words."""
+        pieces = (piece for piece in self._control_pattern.split(text) if piece)
+        return tuple(self.control_ids.get(piece, piece) for piece in pieces)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of ``ids``; control tokens are spelled out, placeholders (negative ids) are left out."""

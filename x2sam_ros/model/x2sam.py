@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers.cache_utils import DynamicCache
 
 from x2sam_ros.errors import ModelError
+from x2sam_ros.model import generation
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.config import X2SAMConfig
-from x2sam_ros.model.conversation import NO_PHRASE, Conversation, ConversationBuilder, TokenBatch, collate
+from x2sam_ros.model.conversation import NO_PHRASE, Conversation, ConversationBuilder, Media, TokenBatch, collate
 from x2sam_ros.model.encoder import MaskEncoder
-from x2sam_ros.model.language import LanguageModel, VisionFeatures
+from x2sam_ros.model.language import LanguageModel, Prefix, VisionFeatures
 from x2sam_ros.model.regions import Projector, RegionSampler, draw_points, space_to_depth
 from x2sam_ros.model.segmentor import Segmentor
 from x2sam_ros.model.tokenizer import Tokenizer
@@ -37,7 +40,7 @@ class X2SAM(nn.Module):
             raise ModelError(f"tokenizer has {len(tokenizer)} tokens, the embedding table {language.text.vocab_size}")
         self.config = config
         self.tokenizer = tokenizer
-        self.conversations = ConversationBuilder(tokenizer, language.templates, language.phrase_markers)
+        self.conversations = ConversationBuilder(tokenizer, language.phrase_markers)
         self.language = LanguageModel(language)
         self.segmentor = Segmentor(config.segmentor, encoder)
         width, hidden = config.segmentor.decoder.hidden, language.text.hidden_size
@@ -119,12 +122,19 @@ class X2SAM(nn.Module):
         Args:
             batch: the tokenised prompts.
             hidden: float (B, L, D), states before the final norm.
+
+        Raises:
+            ModelError: a prompt does not say ``<SEG>``, which asks for masks, or names no phrase.
         """
-        states: Tensor = self.mlm_projector(hidden)  # (B, L, W)
-        rows, _, width = states.shape
+        mute = [row for row, said in enumerate(batch.has_seg) if not said]
+        if mute or not bool((batch.num_phrases > 0).all()):
+            lacking = f"prompts {mute} have no <SEG>" if mute else "a prompt names no phrase"
+            raise ModelError(f"{lacking}, so there is nothing to segment; ask for text only, or for masks")
         token_index = batch.token_index
-        tokens = states.gather(1, token_index.unsqueeze(-1).expand(-1, -1, width))
-        tokens = tokens * batch.token_mask.unsqueeze(-1)
+        index = torch.cat([token_index, batch.seg_index[:, None]], dim=1)  # (B, T + 1)
+        read = hidden.gather(1, index.unsqueeze(-1).expand(-1, -1, hidden.shape[-1]))
+        states: Tensor = self.mlm_projector(read)  # (B, T + 1, W)
+        tokens = states[:, :-1] * batch.token_mask.unsqueeze(-1)
 
         num_phrases = int(batch.num_phrases.max())
         phrase = batch.cond_ids.gather(1, token_index).masked_fill(~batch.token_mask, NO_PHRASE)  # (B, T)
@@ -132,13 +142,105 @@ class X2SAM(nn.Module):
         member = (phrase.unsqueeze(1) == slots.view(1, -1, 1)).to(states.dtype)  # (B, C, T)
         means = (member @ tokens) / member.sum(-1, keepdim=True).clamp_min(1)
 
-        background = self.bg_embeds.weight.expand(rows, 1, -1).to(means.dtype)
+        background = self.bg_embeds.weight.expand(len(states), 1, -1).to(means.dtype)
         real = slots < batch.num_phrases.unsqueeze(1)
-        seg_index = batch.seg_index.view(-1, 1, 1).expand(-1, 1, width)
         return PromptCondition(
             cond_embeds=torch.cat([means, background], dim=1),
-            embed_mask=torch.cat([real, real.new_ones(rows, 1)], dim=1),
+            embed_mask=torch.cat([real, real.new_ones(len(states), 1)], dim=1),
             token_embeds=tokens,
             token_mask=batch.token_mask,
-            seg_embeds=states.gather(1, seg_index),
+            seg_embeds=states[:, -1:],
         )
+
+    def states(
+        self,
+        conversations: Sequence[Conversation],
+        vision: VisionFeatures | None = None,
+        region_tokens: Tensor | None = None,
+        prefix: Prefix | None = None,
+        cache: DynamicCache | None = None,
+    ) -> Tensor:
+        """Read B conversations and return their states before the final norm, float (B, L, D).
+
+        Args:
+            conversations: the tokenised prompts.
+            vision: their picture, or one for each; may be left out where the prefix shows it.
+            region_tokens: float (R, K, D), the regions of all prompts one after another, less those of the prefix.
+            prefix: what all of them begin with; only the rest is read, the result is the same.
+            cache: where to leave the keys and values; it must be ``prefix.cache(B)`` where there is a prefix.
+
+        Raises:
+            ModelError: pictures or regions do not fit the prompts, or a prompt does not begin with the prefix.
+            PromptError: a prompt has more tokens than the network has positions.
+        """
+        if prefix is None:
+            return self.language(self.collate(conversations), vision, region_tokens=region_tokens, cache=cache)
+        rests = [prefix.rest(conversation, vision) for conversation in conversations]
+        hidden = prefix.hidden.expand(len(rests), -1, -1)
+        if not any(len(rest.input_ids) for rest in rests):
+            return hidden
+        cache = prefix.cache(len(rests)) if cache is None else cache
+        unread = vision if prefix.vision is None else None
+        return torch.cat([hidden, self.language(self.collate(rests), unread, None, region_tokens, cache)], dim=1)
+
+    def understand(
+        self,
+        conversation: Conversation,
+        vision: VisionFeatures | None = None,
+        region_tokens: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> PromptCondition:
+        """Understand one prompt whose answer is given, in one language pass; see ``understand_all``."""
+        return self.understand_all([conversation], vision, region_tokens, prefix)
+
+    def understand_all(
+        self,
+        conversations: Sequence[Conversation],
+        vision: VisionFeatures | None = None,
+        region_tokens: Tensor | None = None,
+        prefix: Prefix | None = None,
+    ) -> PromptCondition:
+        """Understand B prompts whose answers are given, in one language pass.
+
+        Args:
+            conversations, vision, region_tokens, prefix: see ``states``.
+
+        Raises:
+            ModelError: as ``states``; or a prompt does not say ``<SEG>``, or names no phrase.
+            PromptError: a prompt has more tokens than the network has positions.
+        """
+        hidden = self.states(conversations, vision, region_tokens, prefix)
+        return self.condition_from_states(self.collate(conversations), hidden)
+
+    @torch.no_grad()
+    def prefix(self, media: Media, vision: VisionFeatures) -> Prefix:
+        """Read a picture or clip once for all prompts about it.
+
+        Args:
+            media: as the conversations are built with.
+            vision: its features.
+        """
+        opening, cache = self.conversations.opening(media), DynamicCache()
+        return Prefix.of(opening, self.states([opening], vision, cache=cache), cache, vision)
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_id: str | Path, dtype: str | torch.dtype = "float32", device: str = "cpu"
+    ) -> X2SAM:
+        """Load a checkpoint, ready for inference; see ``checkpoint.load.load_model``.
+
+        Args:
+            path_or_id: a checkpoint folder, the hub id ``owner/name`` of one, or a preset that ships with weights.
+            dtype: type of the weights: float32, bfloat16 or float16, by name or as torch's.
+            device: where to put it, for example ``cpu`` or ``cuda:0``.
+
+        Raises:
+            ConfigError: preset, device or dtype is unknown.
+            CheckpointError: files are missing, corrupt, or of another size.
+        """
+        from x2sam_ros.checkpoint.load import load_model
+
+        return load_model(path_or_id, device, dtype)
+
+    # as a method, with the one signature and docstring it has there
+    generate = generation.generate

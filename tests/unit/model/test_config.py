@@ -39,3 +39,13 @@ def test_missing_settings_keep_their_defaults() -> None:
     config = from_dict({"segmentor": {"image_size": 256}})
     assert config.segmentor.image_size == 256
     assert config.segmentor.decoder == preset("release").segmentor.decoder
+
+
+@pytest.mark.parametrize(
+    ("name", "known"), [("resize", ("square", "longest")), ("resample", ("pil", "torch"))], ids=["resize", "resample"]
+)
+def test_how_a_picture_comes_to_the_square_is_one_of_two(name: str, known: tuple[str, str]) -> None:
+    assert getattr(preset("release").segmentor, name) == known[0]
+    assert getattr(from_dict({"segmentor": {name: known[1]}}).segmentor, name) == known[1]
+    with pytest.raises(ConfigError, match=f"{name} is 'crop', expected one of {known[0]}, {known[1]}"):
+        from_dict({"segmentor": {name: "crop"}})

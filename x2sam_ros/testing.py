@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.memory_policy import MemoryPolicy, MemoryPolicyFactory, MemoryRecord, checked_keep
-from x2sam_ros.engine.task_head import Selection, TaskHeadFactory
+from x2sam_ros.engine.task_head import ConversationRequest, TaskHead, TaskHeadFactory
 from x2sam_ros.errors import PluginError, PromptError
-from x2sam_ros.types import BoxPrompt, ClassListPrompt, MaskPrompt, PointPrompt, Prompt, TextPrompt
+from x2sam_ros.model.template import TEMPLATE_SETS, Template
+from x2sam_ros.types import (
+    BoxPrompt,
+    CaptionPrompt,
+    ClassListPrompt,
+    MaskPrompt,
+    PointPrompt,
+    Prompt,
+    RegionsPrompt,
+    TextPrompt,
+)
 
 FRAME_INTERVAL_NS = 33_366_700
 """Time between the frames of a 29.97 Hz camera."""
@@ -91,32 +100,41 @@ def sample_prompts() -> tuple[Prompt, ...]:
     """Return one prompt of each kind, for an image of at least 32x32 pixels."""
     mask = np.zeros((32, 32), bool)
     mask[8:16, 8:16] = True
+    point, box = (
+        PointPrompt("point", points_px=np.array([[12.0, 12.0]])),
+        BoxPrompt("box", box_px=np.array([8, 8, 16, 16])),
+    )
     return (
         TextPrompt("text", text="the red cup"),
+        CaptionPrompt("caption"),
         ClassListPrompt("classes", classes=("cup", "kettle")),
-        PointPrompt("point", points_px=np.array([[12.0, 12.0]])),
-        BoxPrompt("box", box_px=np.array([8.0, 8.0, 16.0, 16.0])),
+        ClassListPrompt("panoptic", classes=("cup", "table"), stuff=("table",)),
+        point,
+        box,
         MaskPrompt("mask", mask=mask),
+        RegionsPrompt("regions", regions=(point, box)),
     )
 
 
 def check_task_head(name: str, factory: TaskHeadFactory) -> None:
-    """Check a task head against one prompt of each kind.
+    """Check a task head against one prompt of each kind. What it reads is checked on every frame (`checked_read`).
 
     Args:
         name: the name it is registered under.
         factory: what the plugin's `x2sam_task_heads` returns under that name.
 
     Raises:
-        PluginError: its task is not ``name``, its selection is unknown, it takes no kind of prompt, or a
-            request asks about nothing or is for another task.
+        PluginError: its task is not ``name``, it has no wording for any template set or one for a set that does not
+            exist, it takes no kind of prompt, or a request does not fit its wording or has labels that do not fit.
     """
     head = factory()
-    if head.task.value != name:
-        raise PluginError(f"task head '{name}' serves task '{head.task.value}'; register it under that name")
-    selections = get_args(Selection)
-    if head.selection not in selections:
-        raise PluginError(f"task head '{name}' selects by '{head.selection}', expected one of {', '.join(selections)}")
+    if head.task != name:
+        raise PluginError(f"task head '{name}' serves task '{head.task}'; register it under that name")
+    if not head.templates or not set(head.templates) <= set(TEMPLATE_SETS):
+        raise PluginError(
+            f"task head '{name}' has templates {', '.join(head.templates) or 'of no name'}, "
+            f"expected some of {', '.join(TEMPLATE_SETS)}"
+        )
     requests = []
     for prompt in sample_prompts():
         try:
@@ -126,5 +144,17 @@ def check_task_head(name: str, factory: TaskHeadFactory) -> None:
     if not requests:
         raise PluginError(f"task head '{name}' rejects every kind of prompt")
     for request in requests:
-        if request.task is not head.task or not (request.phrases or request.num_regions):
-            raise PluginError(f"task head '{name}' made a request that asks nothing or is for another task: {request}")
+        _check_request(head, request)
+
+
+def _check_request(head: TaskHead, request: ConversationRequest) -> None:
+    asked = len(request.phrases) or request.num_regions
+    templates: Sequence[Template] = [request.template] if request.template else list(head.templates.values())
+    slots = {"{phrases}": bool(asked), "{text}": bool(request.text)}
+    if any((slot in template.question) != filled for template in templates for slot, filled in slots.items()):
+        raise PluginError(f"task head '{head.task}' made a request that does not fit its template: {request}")
+    if len(request.labels) != asked or not set(request.stuff) <= set(range(asked)):
+        raise PluginError(
+            f"task head '{head.task}' made a request with {asked} phrases or regions, {len(request.labels)} labels "
+            f"and stuff {request.stuff}; give one label for each, and stuff as positions of labels"
+        )

@@ -1,44 +1,98 @@
-"""What a task head is: how prompts of one task become a language request, and how its answer is read."""
+"""What a task head is: how prompts of one task become a question, and how targets are read from its answer."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from x2sam_ros.types import Prompt, Task
+from x2sam_ros.config import EngineConfig
+from x2sam_ros.errors import PluginError, PromptError
+from x2sam_ros.model.template import Template
+from x2sam_ros.types import Prompt
 
-Selection = Literal["best_query", "per_class_instances", "prompt_overlap"]
-"""How targets are read from the decoder's queries: the most confident query; every confident query of
-every class; the query whose mask overlaps the prompt's region best."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from x2sam_ros.engine.region import Region
+    from x2sam_ros.engine.select import Candidates, Choice
 
 
 @dataclass(frozen=True)
 class ConversationRequest:
-    """What the language model is asked.
+    """What fills the slots of the task's template.
 
     Args:
-        task: chooses the wording.
-        phrases: what to look for, plain text; empty when the prompt is a region.
-        num_regions: how many region prompts the conversation refers to.
+        phrases: what to look for, plain text; empty when the prompt is a region or a question.
+        num_regions: how many regions the question refers to.
+        text: the user's words for ``{text}``.
+        labels: a name for each phrase or region; empty where the answer names what it found.
+        stuff: which of the labels are stuff, such as sky: one segment however many pieces it has.
+        wants_masks: whether an answer that points at nothing leaves the prompt unfulfilled.
+        template: instead of the task's, where the prompt is a question of its own.
     """
 
-    task: Task
     phrases: tuple[str, ...] = ()
     num_regions: int = 0
+    text: str = ""
+    labels: tuple[str, ...] = ()
+    stuff: tuple[int, ...] = ()
+    wants_masks: bool = True
+    template: Template | None = None
+
+
+@dataclass(frozen=True)
+class Track:
+    """What a head may know of a target found on earlier frames.
+
+    Args:
+        class_index: the label it answers.
+        mask: bool (h, w), where it was last seen.
+        history: its newest masks with their scores, oldest first, at most ``HISTORY``.
+    """
+
+    class_index: int
+    mask: Tensor
+    history: tuple[tuple[Tensor, float], ...] = ()
+
+
+HISTORY = 4
+"""Earlier masks of a target that a head may look at (the published object segmentation uses four)."""
+
+
+@dataclass(frozen=True)
+class ReadContext:
+    """What a head reads one frame's queries with.
+
+    Args:
+        labels, stuff: as requested, or as the answer named them.
+        regions: the prompt's regions, one per label; () for words.
+        prompted: whether this is the frame the prompt was given on.
+        tracks: the prompt's targets so far.
+        score_threshold: confidence below which nothing counts as found.
+        official_quirks: whether to do exactly as the published evaluation does, mistakes included.
+    """
+
+    labels: tuple[str, ...]
+    stuff: tuple[int, ...] = ()
+    regions: tuple[Region, ...] = ()
+    prompted: bool = True
+    tracks: tuple[Track, ...] = ()
+    score_threshold: float = EngineConfig.score_threshold
+    official_quirks: bool = False
 
 
 class TaskHead(Protocol):
-    """Carries one task from prompt to targets. Runs once per prompt and holds neither state nor weights."""
+    """Carries one task from prompt to targets. Holds neither state nor weights."""
 
     @property
-    def task(self) -> Task:
-        """The task it serves; its value is the name the head is registered under."""
+    def task(self) -> str:
+        """The task it serves: the name it is registered under."""
         ...
 
     @property
-    def selection(self) -> Selection:
-        """How targets are read from the decoder's queries."""
+    def templates(self) -> Mapping[str, Template]:
+        """The wording for each of ``TEMPLATE_SETS`` that knows the task."""
         ...
 
     def request(self, prompt: Prompt) -> ConversationRequest:
@@ -49,6 +103,58 @@ class TaskHead(Protocol):
         """
         ...
 
+    def read(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
+        """Read the targets of one frame, the surest first.
+
+        A choice below ``score_threshold`` or without a pixel says how unsure the head is of a target that is not
+        seen; it makes no new target. With ``official_quirks`` every choice counts.
+
+        Args:
+            found: the prompt's queries, at stride 4 or at any other size, with one column for each label.
+            context: what was asked and what was found before.
+
+        Returns:
+            Choices, each with the track it continues, or None for a new target.
+        """
+        ...
+
 
 TaskHeadFactory = Callable[[], TaskHead]
 """What a plugin offers under a task's name: builds the head."""
+
+
+def checked_read(head: TaskHead, found: Candidates, context: ReadContext) -> tuple[Choice, ...]:
+    """Let a head read one frame and check its answer.
+
+    Args:
+        head: the head; it may come from a third party and return anything.
+        found: the prompt's queries.
+        context: what was asked and what was found before.
+
+    Raises:
+        PluginError: a choice names a label or a track that does not exist, or its mask has another size than ``found``.
+    """
+    answer = head.read(found, context)
+    size, labels, tracks = found.mask_logits.shape[1:], len(context.labels), len(context.tracks)
+    try:
+        choices = tuple(answer)
+        valid = all(
+            0 <= choice.class_index < labels
+            and (choice.track is None or 0 <= choice.track < tracks)
+            and choice.logits.shape == size
+            for choice in choices
+        )
+    except (TypeError, AttributeError):
+        valid = False
+    if not valid:
+        got = " ".join(repr(answer).split())
+        raise PluginError(
+            f"task head '{head.task}' read {got:.200}, expected choices of {labels} labels and {tracks} tracks "
+            f"with masks of {tuple(size)}; report it to the head's author"
+        )
+    return choices
+
+
+def wrong_prompt(task: str, expected: str, prompt: Prompt) -> PromptError:
+    """Return the error for a prompt of a kind that a task does not take."""
+    return PromptError(f"task {task} takes {expected}, got a {type(prompt).__name__}; change the task or the prompt")

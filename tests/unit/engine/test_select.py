@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from x2sam_ros.engine.region import locate
-from x2sam_ros.engine.select import Candidates, Choice, best_query, instances, match_tracks
+from x2sam_ros.engine.select import (
+    Candidates,
+    Choice,
+    best_query,
+    continue_tracks,
+    instances,
+    match_tracks,
+    one_per_label,
+)
+from x2sam_ros.engine.task_head import Track
+from x2sam_ros.errors import ModelError
 from x2sam_ros.types import PointPrompt
 
 
@@ -26,6 +37,31 @@ def candidates(probs: list[list[float]], *columns: tuple[int, int]) -> Candidate
 def test_reading_drops_the_background_and_padding() -> None:
     found = Candidates.read(torch.tensor([[2.0, -1e6, 2.0]]), torch.zeros(1, 2, 2))
     assert found.probs.tolist() == [[0.5, 0.0]]
+
+
+@pytest.mark.parametrize("where", ["classes", "masks"])
+def test_an_answer_of_nan_is_an_error(where: str) -> None:
+    classes, maps = torch.zeros(3, 2), torch.zeros(3, 4, 4)
+    (classes if where == "classes" else maps)[1] = torch.nan
+    with pytest.raises(ModelError, match="not numbers"):
+        Candidates.read(classes, maps)
+
+
+def test_resizing_crops_the_padding_first() -> None:
+    maps = torch.randn(2, 8, 12, generator=torch.Generator().manual_seed(0))
+    found = Candidates(torch.ones(2, 1), maps)
+    whole, part = found.resized((5, 7)), found.resized((16, 12), (8, 6))
+    assert whole.mask_logits.shape == (2, 5, 7) and part.mask_logits.shape == (2, 16, 12)
+    only = Candidates(found.probs, maps[:, :, :6]).resized((16, 12))
+    assert torch.equal(part.mask_logits, only.mask_logits)
+    assert torch.equal(found.resized((8, 12)).mask_logits, maps)
+    assert found.resized((1, 1)).mask_logits.shape == (2, 1, 1)
+
+
+@pytest.mark.parametrize(("size", "valid"), [((4, 4), (9, 12)), ((4, 4), (8, 13)), ((0, 4), None), ((4, 4), (0, 4))])
+def test_resizing_needs_sizes_that_fit(size: tuple[int, int], valid: tuple[int, int] | None) -> None:
+    with pytest.raises(ModelError, match="cannot resize"):
+        Candidates(torch.ones(1, 1), torch.zeros(1, 8, 12)).resized(size, valid)
 
 
 def test_a_text_takes_the_surest_query() -> None:
@@ -68,3 +104,32 @@ def test_tracks_are_matched_best_overlap_first_and_within_a_class() -> None:
     found = [choice(0, 2, 6), choice(0, 0, 3), choice(0, 8, 12), choice(1, 15, 16)]
     assert match_tracks(found, before) == {1: 0, 0: 1}
     assert match_tracks([], before) == {} and match_tracks(found, []) == {}
+
+
+def test_each_label_has_its_best_query_and_masks_may_overlap() -> None:
+    found = candidates([[0.1, 0.2], [0.7, 0.2], [0.2, 0.6]], (0, 4), (4, 12), (6, 12))
+    first, second = one_per_label(found, ())
+    assert [(c.query, c.class_index, c.track) for c in (first, second)] == [(1, 0, None), (2, 1, None)]
+    assert bool((first.mask & second.mask).any())
+    assert one_per_label(Candidates(torch.zeros(3, 0), masks((0, 1), (1, 2), (2, 3))), ()) == []
+
+
+def test_each_label_follows_its_own_track() -> None:
+    found = candidates([[0.6, 0.1], [0.7, 0.1], [0.1, 0.5]], (0, 4), (8, 12), (12, 16))
+    tracks = (Track(1, masks((12, 16))[0] > 0), Track(0, masks((0, 4))[0] > 0))
+    assert [(c.query, c.track) for c in one_per_label(found, tracks)] == [(0, 1), (2, 0)]
+    assert [(c.query, c.track) for c in one_per_label(found, tracks, follow=False)] == [(1, 1), (2, 0)]
+
+
+def test_stuff_is_continued_wherever_it_is() -> None:
+    tracks = (Track(0, masks((0, 4))[0] > 0), Track(1, masks((0, 4))[0] > 0))
+    found = [choice(1, 12, 16), choice(0, 12, 16), choice(2, 0, 4)]
+    assert [c.track for c in continue_tracks(found, tracks)] == [None, None, None]
+    assert [c.track for c in continue_tracks(found, tracks, stuff=(1, 2))] == [1, None, None]
+
+
+def test_nothing_is_found_where_all_is_background() -> None:
+    found = Candidates.read(torch.tensor([[0.0, 9.0]] * 4), masks((0, 4), (4, 8), (8, 12), (12, 16)))
+    assert instances(found, 0.5) == []
+    assert all(c.score < 0.5 for c in one_per_label(found, ()))
+    assert instances(Candidates(torch.zeros(2, 0), masks((0, 4), (4, 8))), 0.0) == []

@@ -1,31 +1,41 @@
 """Score a model on held-out generated scenes, through the session that the node uses.
 
-Images: mean IoU by kind of prompt. Clips: mean J of streaming, one prompt on the first visible frame, the
-prompted frame included; J counts 1 where neither truth nor answer has a pixel.
+Images: mean IoU by kind of prompt, panoptic quality of lists with a background, and the share of answers in words that
+say exactly what was expected. Clips: mean J of streaming, one prompt on the first visible frame, the prompted frame
+included; J counts 1 where neither truth nor answer has a pixel. "Chance" is what guessing would get (task_cases.py).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from itertools import chain
+from pathlib import Path
 
 from scene_cases import IMAGE_KINDS, clip_cases, image_cases
-from tables import hardware_line, number, print_table, progress
+from tables import hardware_line, number, print_table, printed_into, progress
+from task_cases import TASK_KINDS, task_cases
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import Case, KindScore, StreamSession, evaluate
+from x2sam_ros.evaluation.panoptic import PanopticScore
 
-HEADER = ("kind", "cases", "mean J", "std error", "absent: no target", "to reach")
+MASKS_HEADER = ("kind", "cases", "mean J", "std error", "chance", "absent: no target", "to reach")
+PANOPTIC_HEADER = ("panoptic", "classes", "PQ", "SQ", "RQ", "PQ by chance")
+WORDS_HEADER = ("kind", "cases", "exact", "std error", "chance: any answer", "chance: most frequent")
 TO_REACH = {
     "colour": 0.80,
     "shape": 0.80,
     "colour_shape": 0.80,
+    "size": 0.78,
+    "combo": 0.78,
     "class_list": 0.80,
-    "size": 0.70,
     "point": 0.75,
     "box": 0.75,
     "absent": 0.80,
+    "vgdseg point": 0.75,
+    "vgdseg box": 0.75,
     "plain, text": 0.75,
     "plain, point": 0.70,
     "plain, box": 0.70,
@@ -33,19 +43,58 @@ TO_REACH = {
 HARD_SCENES = ("distractors", "occlusion", "reentry", "twins")
 
 
-def rows_of(scores: Iterable[KindScore]) -> list[tuple[str, ...]]:
-    """Return the table's rows."""
+def mask_rows(scores: Iterable[KindScore]) -> list[tuple[str, ...]]:
+    """Return the rows of the kinds that are answered with masks, or with none."""
     return [
         (
             score.kind,
             str(score.num_cases),
             number(score.j_mean),
             number(score.j_error),
+            number(score.chance),
             number(score.quiet_share),
             number(TO_REACH.get(score.kind, float("nan")), 2),
         )
         for score in scores
+        if score.j_mean == score.j_mean or score.quiet_share == score.quiet_share
     ]
+
+
+def word_rows(scores: Iterable[KindScore]) -> list[tuple[str, ...]]:
+    """Return the rows of the kinds that are answered in words; the chance of a caption is that of its masks."""
+    return [
+        (
+            score.kind,
+            str(score.num_cases),
+            number(score.exact_share),
+            number(score.exact_error),
+            number(score.chance if score.j_mean != score.j_mean else float("nan")),
+            number(score.majority_share),
+        )
+        for score in scores
+        if score.exact_share == score.exact_share
+    ]
+
+
+def panoptic_rows(score: PanopticScore, guess: PanopticScore) -> list[tuple[str, ...]]:
+    """Return the rows of all classes, of things and of stuff."""
+    parts = (("all", score.overall, guess.overall), ("things", score.things, guess.things))
+    return [
+        (name, str(own.num_classes), number(own.pq), number(own.sq), number(own.rq), number(chance.pq))
+        for name, own, chance in (*parts, ("stuff", score.stuff, guess.stuff))
+    ]
+
+
+def print_images(scores: Iterable[KindScore], markdown: bool) -> None:
+    """Print the tables of masks, of panoptic lists and of words."""
+    order = (*IMAGE_KINDS, *TASK_KINDS)
+    scores = sorted(scores, key=lambda score: order.index(score.kind))
+    print_table("Held-out images, 640x480", MASKS_HEADER, mask_rows(scores), markdown)
+    for score in scores:
+        if score.panoptic is not None and score.panoptic_chance is not None:
+            rows = panoptic_rows(score.panoptic, score.panoptic_chance)
+            print_table(f"Held-out images, panoptic quality of {score.num_cases}", PANOPTIC_HEADER, rows, markdown)
+    print_table("Held-out images, answers in words", WORDS_HEADER, word_rows(scores), markdown)
 
 
 def clip_kinds() -> list[tuple[str, str]]:
@@ -73,21 +122,24 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=50, help="clips of each kind; 0 leaves them out")
     parser.add_argument("--frames", type=int, default=40, help="length of the clips")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the tables into")
     options = parser.parse_args()
+    markdown = options.markdown or bool(options.into)
     model = load_model(options.model, options.device)
 
     def open_session() -> StreamSession:
         return Session(model, memory_policy=options.memory_policy)
 
-    print(f"{options.model}: {hardware_line(options.device)}")
-    if options.scenes:
-        images: Iterable[Case] = image_cases(options.scenes)
-        scores = evaluate(open_session, progress(images, "images", options.scenes * len(IMAGE_KINDS)))
-        ordered = sorted(scores, key=lambda score: IMAGE_KINDS.index(score.kind))
-        print_table("Held-out images, 640x480", HEADER, rows_of(ordered), options.markdown)
-    if options.clips:
-        clips = score_clips(open_session, options.clips, options.frames)
-        print_table(f"Held-out clips of {options.frames} frames, streaming", HEADER, rows_of(clips), options.markdown)
+    with printed_into(options.into, "nano-scores"):
+        print(f"{options.model}: {hardware_line(options.device)}")
+        if options.scenes:
+            images: Iterable[Case] = chain(image_cases(options.scenes), task_cases(options.scenes))
+            total = options.scenes * (len(IMAGE_KINDS) + len(TASK_KINDS))
+            print_images(evaluate(open_session, progress(images, "images", total)), markdown)
+        if options.clips:
+            clips = mask_rows(score_clips(open_session, options.clips, options.frames))
+            title = f"Held-out clips of {options.frames} frames, streaming"
+            print_table(title, MASKS_HEADER, clips, markdown)
 
 
 if __name__ == "__main__":

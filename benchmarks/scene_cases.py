@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import product
 
 import cv2
 import numpy as np
@@ -31,73 +32,156 @@ MOTION_FRAMES = 16
 MIN_VISIBLE, MIN_AREA = 0.5, 0.003
 """What makes an object fit to be prompted: its visible share, and its share of the image."""
 
+CLIP_SHOWN = slice(0, 8, 2)
+"""Frames of a clip that the language model is shown: as many, and as far apart, as in training."""
+
 PHRASE_KINDS = ("colour", "shape", "colour_shape", "size", "position", "motion", "combo")
-IMAGE_KINDS = (*PHRASE_KINDS, "class_list", "point", "box", "absent")
+MOTION_SHOWN = "motion, clip shown"
+"""The cases of the kind "motion", with the clip that their phrase is about."""
+
+IMAGE_KINDS = (*PHRASE_KINDS, MOTION_SHOWN, "class_list", "point", "box", "absent")
 UNIQUE_KINDS = ("colour", "shape", "colour_shape")
 """Phrases that stay true of one object while everything moves."""
 
 
-def _object_truth(clip: Clip, index: int) -> Truth:
+def object_truth(clip: Clip, index: int) -> Truth:
+    """Return the truth of a prompt for one object, whatever its target is called."""
     return Truth("", clip.labels == index + 1)
 
 
-def _first_visible(clip: Clip, index: int) -> int | None:
+def first_visible(clip: Clip, index: int) -> int | None:
+    """Return the first frame on which an object is fit to be prompted."""
     area = (clip.labels == index + 1).mean(axis=(1, 2))
     frames = np.flatnonzero((clip.visible[:, index] >= MIN_VISIBLE) & (area >= MIN_AREA))
     return int(frames[0]) if len(frames) else None
 
 
-def _as_prompt(region: RegionPrompt) -> Prompt:
+def apart(image: Clip) -> list[int]:
+    """Return the objects of a picture that are fit to be pointed at and look like no other."""
+    return [k for k in range(len(image.objects)) if distinct(image, k) and first_visible(image, k) == 0]
+
+
+def as_prompt(region: RegionPrompt) -> PointPrompt | BoxPrompt:
+    """Return a drawn region as the prompt of a user."""
     if region.box_xyxy is not None:
         return BoxPrompt("box", box_px=np.array(region.box_xyxy))
     return PointPrompt("point", points_px=np.array([region.point_xy], float))
 
 
-def _first_frame(clip: Clip) -> Clip:
+def first_frame(clip: Clip) -> Clip:
+    """Return a clip's first frame as a clip."""
     return Clip(clip.frames[:1], clip.labels[:1], clip.visible[:1], clip.objects, clip.kind, clip.target)
 
 
-def _cases_of_image(seed: int, wanted: set[str]) -> Iterator[Case]:
-    """Yield at most one case of each wanted kind from the scene of a seed."""
-    rng = np.random.default_rng(seed)
-    clip = generate_clip(seed, MOTION_FRAMES if "motion" in wanted else 1, HEIGHT, WIDTH)
+def object_chance(clip: Clip, index: int, start: int = 0) -> float:
+    """Return the expected J of a perfect mask of any object seen on a frame, chosen at random.
+
+    Args:
+        clip: the clip.
+        index: the object that is meant.
+        start: the frame on which the object is chosen; it is followed from there on.
+    """
+    seen = np.stack([(clip.labels[start:] == k + 1).any(axis=(1, 2)) for k in range(len(clip.objects))], axis=1)
+    # Masks of two objects share no pixel: their J is 0, or 1 where both are out of sight.
+    right = ~seen & ~seen[:, [index]]
+    right[:, index] = True
+    return float(right[:, seen[0]].mean())
+
+
+def naming_chance(areas: Sequence[int], classes: Sequence[int], num_names: int) -> float:
+    """Return the expected J, mean over the names that occur, of true masks that get their names at random.
+
+    Args:
+        areas: pixels of each object.
+        classes: index of each one's true name, or -1.
+        num_names: how many names there are to choose from.
+    """
+    pixels, own = np.array(areas), np.array(classes)
+    named = np.array(list(product((False, True), repeat=len(pixels))))  # who may have got one name
+    odds = np.where(named, 1 / num_names, 1 - 1 / num_names).prod(axis=1)
+    expected = []
+    for name in sorted({*classes} - {-1}):
+        common, union = (named & (own == name)) @ pixels, (named | (own == name)) @ pixels
+        expected.append(odds @ (common / np.maximum(union, 1)))
+    return float(np.mean(expected))
+
+
+def _phrase_cases(clip: Clip, image: Clip, rng: np.random.Generator) -> Iterator[Case]:
     phrases = referring_phrases(clip, rng)
     absent = absent_phrases(clip, rng, 4)
-    image = _first_frame(clip)
     for kind in PHRASE_KINDS:
         fitting = [phrase for phrase in phrases if phrase.kind == kind]
-        if fitting:
-            phrase = fitting[int(rng.integers(len(fitting)))]
-            truth = _object_truth(image, phrase.object_indices[0])
-            yield Case(kind, image.frames, TextPrompt("text", text=phrase.text), (truth,))
-    listed = class_list(image, rng)
-    truths = []
-    for position, name in enumerate(listed.names):
-        members = [k + 1 for k, own in enumerate(listed.object_classes) if own == position]
-        truths.append(Truth(name, np.isin(image.labels, members)))
-    yield Case("class_list", image.frames, ClassListPrompt("classes", classes=listed.names), tuple(truths))
-    apart = [k for k in range(len(image.objects)) if distinct(image, k) and _first_visible(image, k) == 0]
-    if apart:
-        index = apart[int(rng.integers(len(apart)))]
-        for kind in ("point", "box"):
-            prompt = _as_prompt(region_prompt(image, index, 0, rng, kind))
-            yield Case(kind, image.frames, prompt, (_object_truth(image, index),))
+        if not fitting:
+            continue
+        phrase = fitting[int(rng.integers(len(fitting)))]
+        index = phrase.object_indices[0]
+        prompt, truths = TextPrompt("text", text=phrase.text), (object_truth(image, index),)
+        chance = object_chance(image, index)
+        yield Case(kind, image.frames, prompt, truths, chance=chance)
+        if kind == "motion":
+            yield Case(MOTION_SHOWN, image.frames, prompt, truths, clip=clip.frames[CLIP_SHOWN], chance=chance)
+    # The other kinds draw from the same generator, so that one is drawn from last.
+    yield from _list_and_region_cases(image, rng)
     if absent:
         text = absent[int(rng.integers(len(absent)))].text
         nothing = Truth("", np.zeros(image.labels.shape, bool))
         yield Case("absent", image.frames, TextPrompt("text", text=text), (nothing,))
 
 
-def image_cases(count: int) -> Iterator[Case]:
-    """Yield ``count`` images of every kind in `IMAGE_KINDS`, each kind from scenes of its own seeds' order."""
-    left = dict.fromkeys(IMAGE_KINDS, count)
-    seed = HELD_OUT_SEED
+def _list_and_region_cases(image: Clip, rng: np.random.Generator) -> Iterator[Case]:
+    listed = class_list(image, rng)
+    truths = []
+    for position, name in enumerate(listed.names):
+        members = [k + 1 for k, own in enumerate(listed.object_classes) if own == position]
+        truths.append(Truth(name, np.isin(image.labels, members)))
+    areas = np.bincount(image.labels.ravel(), minlength=len(image.objects) + 1)[1:]
+    chance = naming_chance(areas.tolist(), listed.object_classes, len(listed.names))
+    yield Case(
+        "class_list", image.frames, ClassListPrompt("classes", classes=listed.names), tuple(truths), chance=chance
+    )
+    options = apart(image)
+    if options:
+        index = options[int(rng.integers(len(options)))]
+        for kind in ("point", "box"):
+            prompt = as_prompt(region_prompt(image, index, 0, rng, kind))
+            truth = (object_truth(image, index),)
+            yield Case(kind, image.frames, prompt, truth, chance=object_chance(image, index))
+
+
+def _cases_of_image(seed: int, wanted: set[str]) -> Iterator[Case]:
+    """Yield at most one case of each kind from the scene of a seed."""
+    rng = np.random.default_rng(seed)
+    clip = generate_clip(seed, MOTION_FRAMES if "motion" in wanted else 1, HEIGHT, WIDTH)
+    yield from _phrase_cases(clip, first_frame(clip), rng)
+
+
+def of_every_kind(
+    kinds: Collection[str],
+    count: int,
+    cases_of: Callable[[int, set[str]], Iterable[Case]],
+    first_seed: int = HELD_OUT_SEED,
+) -> Iterator[Case]:
+    """Yield ``count`` cases of every kind from scenes of ascending seeds.
+
+    Args:
+        kinds: the kinds.
+        count: how many of each.
+        cases_of: returns the cases of a seed's scene, given the kinds that are still wanted.
+        first_seed: of the scenes.
+    """
+    left = dict.fromkeys(kinds, count)
+    seed = first_seed
     while any(left.values()):
-        for case in _cases_of_image(seed, {kind for kind, missing in left.items() if missing}):
+        for case in cases_of(seed, {kind for kind, missing in left.items() if missing}):
             if left[case.kind]:
                 left[case.kind] -= 1
                 yield case
         seed += 1
+
+
+def image_cases(count: int) -> Iterator[Case]:
+    """Yield ``count`` images of every kind in `IMAGE_KINDS`: the tasks refseg, genseg and objseg."""
+    return of_every_kind(IMAGE_KINDS, count, _cases_of_image)
 
 
 def clip_cases(scene_kind: str, prompt_kind: str, count: int, num_frames: int) -> Iterator[Case]:
@@ -126,20 +210,22 @@ def _clip_case(clip: Clip, scene_kind: str, prompt_kind: str, rng: np.random.Gen
     if scene_kind == "plain":
         candidates = [int(k) for k in rng.permutation(len(clip.objects)) if distinct(clip, int(k))]
     for index in candidates:
-        start = _first_visible(clip, index)
+        start = first_visible(clip, index)
         if start is None:
             continue
+        prompt: Prompt | None = None
         if prompt_kind != "text":
-            prompt = _as_prompt(region_prompt(clip, index, start, rng, prompt_kind))
-            return Case(kind, clip.frames, prompt, (_object_truth(clip, index),), start)
+            prompt = as_prompt(region_prompt(clip, index, start, rng, prompt_kind))
         fitting = [
             phrase
-            for phrase in referring_phrases(clip, rng, start)
+            for phrase in (referring_phrases(clip, rng, start) if prompt is None else ())
             if phrase.kind in UNIQUE_KINDS and phrase.object_indices == (index,)
         ]
         if fitting:
-            text = fitting[int(rng.integers(len(fitting)))].text
-            return Case(kind, clip.frames, TextPrompt("text", text=text), (_object_truth(clip, index),), start)
+            prompt = TextPrompt("text", text=fitting[int(rng.integers(len(fitting)))].text)
+        if prompt is not None:
+            chance = object_chance(clip, index, start)
+            return Case(kind, clip.frames, prompt, (object_truth(clip, index),), start, chance=chance)
     return None
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,6 +49,29 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]
     if not console.is_terminal:
         console.width = PIPED_WIDTH
     console.print(table)
+
+
+@contextmanager
+def printed_into(pages: Sequence[Path], name: str) -> Iterator[None]:
+    """Put what is printed meanwhile between ``<!-- name:begin -->`` and ``<!-- name:end -->`` of every page.
+
+    It is printed to standard output at the end, too. Nothing is written when an exception ends the block.
+
+    Raises:
+        SystemExit: a page does not have the markers; told before anything is run.
+    """
+    begin, end = f"<!-- {name}:begin -->\n", f"<!-- {name}:end -->"
+    for page in pages:
+        if not re.search(f"{begin}.*{end}", page.read_text(encoding="utf-8"), re.S):
+            raise SystemExit(f"{page} has no lines {begin.strip()} and {end}; add them where the tables belong")
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        yield
+    text = printed.getvalue()
+    print(text, end="")
+    for page in pages:
+        before, _, rest = page.read_text(encoding="utf-8").partition(begin)
+        page.write_text(f"{before}{begin}{text}{end}{rest.partition(end)[2]}", encoding="utf-8")
 
 
 def progress(items: Iterable[Item], what: str, total: int) -> Iterable[Item]:

@@ -7,6 +7,9 @@ from typing import Any
 
 from x2sam_ros.errors import ConfigError
 
+BASE_MODEL = "Qwen/Qwen3-VL-4B-Instruct"
+"""Hub id of the vision-language model that the published weights build on."""
+
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
@@ -60,10 +63,19 @@ class EngineConfig:
     score_threshold: float = _parameter(0.5, "confidence below which a target counts as not seen", low=0.0, high=1.0)
     mask_threshold: float = _parameter(0.5, "probability above which a pixel belongs to the mask", low=0.0, high=1.0)
     confirm_frames: int = _parameter(2, "frames a target must be seen on before it counts as tracked", low=1, high=100)
-    lost_frames: int = _parameter(30, "frames without the target after which it counts as lost", low=1, high=100_000)
+    lost_frames: int = _parameter(
+        30,
+        "frames without the target after which it counts as lost; a class list looks as long for its first",
+        low=1,
+        high=100_000,
+    )
     autocast: bool = _parameter(False, "multiply in bfloat16 where the hardware gains from it")
     max_targets: int = _parameter(16, "targets followed at the same time", low=1, high=1024)
     max_pending_prompts: int = _parameter(32, "prompts that may wait for the next image", low=1, high=1024)
+    max_answer_tokens: int = _parameter(256, "tokens after which an answer in words is cut off", low=1, high=4096)
+    official_quirks: bool = _parameter(
+        False, "read masks exactly as the published evaluation does, mistakes included; slow, for comparisons"
+    )
 
     def __post_init__(self) -> None:
         _check_parameters(self)
@@ -128,7 +140,10 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class PhaseConfig:
-    """One phase of training: ``steps`` batches of ``clips`` clips, each ``frames`` frames with ``prompts`` prompts."""
+    """One phase of training: ``steps`` batches of ``clips`` clips, each ``frames`` frames with ``prompts`` prompts.
+
+    ``texts`` more questions about each clip are answered in words alone.
+    """
 
     steps: int
     clips: int
@@ -136,6 +151,7 @@ class PhaseConfig:
     learning_rate: float
     frames: int = 1
     max_stride: int = 1
+    texts: int = 0
 
 
 @dataclass(frozen=True)
@@ -144,8 +160,8 @@ class TrainConfig:
 
     seed: int = 0
     pixels: PhaseConfig = PhaseConfig(steps=1000, clips=32, prompts=0, learning_rate=3e-3)
-    image: PhaseConfig = PhaseConfig(steps=4000, clips=16, prompts=8, learning_rate=1.5e-3)
-    video: PhaseConfig = PhaseConfig(steps=600, clips=6, prompts=2, learning_rate=6e-4, frames=4, max_stride=2)
+    image: PhaseConfig = PhaseConfig(steps=4000, clips=12, prompts=8, learning_rate=1.5e-3, texts=4)
+    video: PhaseConfig = PhaseConfig(steps=600, clips=6, prompts=2, learning_rate=6e-4, frames=4, max_stride=2, texts=4)
     kind_odds: tuple[float, ...] = (0.4, 0.2, 0.1, 0.1, 0.2)
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
@@ -154,6 +170,8 @@ class TrainConfig:
     ema_decay: float = 0.998
     auxiliary_weight: float = 1.0
     true_memory_share: float = 0.5
+    text_weight: float = 2.0
+    clip_share: float = 0.4
     tokenizer_sentences: int = 20_000
     checkpoint_every: int = 100
     score_every: int = 250

@@ -96,12 +96,23 @@ def box_rle_to_mask(box_rle: BoxRle, image_size: tuple[int, int]) -> BoolArray:
 
 
 def to_coco(counts: npt.ArrayLike, height: int, width: int) -> dict[str, Any]:
-    """Convert run lengths to pycocotools' compressed form: ``{"size": [height, width], "counts": bytes}``."""
-    from pycocotools import mask as coco_mask
+    """Convert run lengths to pycocotools' compressed form: ``{"size": [height, width], "counts": bytes}``.
 
-    runs = np.asarray(counts, dtype=np.uint32).tolist()
-    converted: dict[str, Any] = coco_mask.frPyObjects({"size": [height, width], "counts": runs}, height, width)
-    return converted
+    Source: COCO's mask API. From the fourth run on, the difference to the run before the last one is written, in
+    groups of five bits, the lowest first; the sixth bit says that another group follows.
+    """
+    runs = np.asarray(counts, dtype=np.int64).reshape(-1)
+    rest, groups = runs.copy(), []
+    rest[3:] -= runs[1:-2]
+    open_ = np.ones(len(rest), np.bool_)
+    while open_.any():
+        low = rest & 31
+        rest >>= 5
+        more = open_ & (rest != np.where(low & 16, -1, 0))
+        groups.append(np.where(open_, 48 + (low | more * 32), 0))
+        open_ = more
+    written = np.stack(groups, axis=1).ravel() if groups else np.zeros(0, np.int64)
+    return {"size": [height, width], "counts": written[written > 0].astype(np.uint8).tobytes()}
 
 
 def from_coco(rle: Mapping[str, Any]) -> Counts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 from typing import Any
@@ -19,8 +20,17 @@ IntArray = npt.NDArray[np.integer]
 MAX_TEXT_CHARS = 2_000
 """Longest prompt text accepted, in characters; a cap, since the language pass is quadratic in it."""
 
+MAX_CLASSES = 500
+"""Most classes of one list."""
+
+MAX_CLASS_LIST_CHARS = 50_000
+"""Longest class list accepted, characters of all names together: ``MAX_CLASSES`` names of 100 each."""
+
 MAX_CLICKS = 64
 """Most clicks of one prompt, and most that are remembered of a target."""
+
+MAX_REGIONS = 64
+"""Most regions of one prompt."""
 
 MAX_IMAGE_PIXELS = 100_000_000
 """Largest image accepted, in pixels; beyond it a header is taken for corrupt."""
@@ -33,6 +43,7 @@ class Task(str, Enum):
     GENSEG = "genseg"
     OVSEG = "ovseg"
     REFSEG = "refseg"
+    GREFSEG = "grefseg"
     REASEG = "reaseg"
     GCGSEG = "gcgseg"
     INTSEG = "intseg"
@@ -102,15 +113,28 @@ class PromptBase:
         prompt_id: the caller's name for this prompt; unique within a session.
         target_id: existing target to refine, or None to add a new one.
         stamp_ns: stamp of the image the prompt refers to; None means the newest frame.
+        task: what kind of answer is wanted: a ``Task``, or the name of a task that a plugin offers.
     """
 
     prompt_id: str = ""
     target_id: int | None = None
     stamp_ns: int | None = None
+    task: Task | str = field(default=Task.REFSEG, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.task, str) or not self.task:
+            raise PromptError(f"task must be a name such as 'refseg', got {self.task!r:.80}")
+        if self.task in Task._value2member_map_:
+            object.__setattr__(self, "task", Task(self.task))
+
+    @property
+    def task_name(self) -> str:
+        """The task's name, whether it is one of ours or a plugin's."""
+        return self.task.value if isinstance(self.task, Task) else self.task
 
 
 def _clean_text(text: str, what: str) -> str:
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str) or all(unicodedata.category(character)[0] in "CZ" for character in text):
         raise PromptError(f"{what} is empty; type what to look for, for example 'the red cup'")
     if len(text) > MAX_TEXT_CHARS:
         raise PromptError(f"{what} has {len(text)} characters, at most {MAX_TEXT_CHARS} are accepted; shorten it")
@@ -134,32 +158,72 @@ def _numbers(values: Any, what: str) -> FloatArray:
 
 @dataclass(frozen=True)
 class TextPrompt(PromptBase):
-    """A referring phrase ("the cup next to the kettle"). Control tokens in it are plain text."""
+    """A referring phrase ("the cup next to the kettle") or a question. Control tokens in it are plain text."""
 
     text: str = ""
-    task: Task = Task.REFSEG
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "text", _clean_text(self.text, "prompt text"))
 
 
 @dataclass(frozen=True)
-class ClassListPrompt(PromptBase):
-    """Every instance of every named class becomes a target."""
+class CaptionPrompt(PromptBase):
+    """A request to describe the image; the phrases of the answer become targets."""
 
-    classes: tuple[str, ...] = ()
-    task: Task = Task.GENSEG
+    task: Task | str = field(default=Task.GCGSEG, kw_only=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.classes, str):
-            raise PromptError(f"class list must be a tuple of names, got the text {self.classes!r:.80}")
-        if not self.classes:
+        super().__post_init__()
+        _check_adds(self, "a caption")
+
+
+@dataclass(frozen=True)
+class ClassListPrompt(PromptBase):
+    """Every instance of every named class becomes a target.
+
+    Args:
+        classes: what to look for.
+        stuff: those of the classes that are no countable things, such as sky: one target however many pieces it has.
+            With any, the masks of the prompt's targets never overlap (a panoptic list).
+    """
+
+    classes: tuple[str, ...] = ()
+    stuff: tuple[str, ...] = ()
+    task: Task | str = field(default=Task.GENSEG, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names, stuff = _class_names(self.classes, "class list"), _class_names(self.stuff, "stuff list")
+        if not names:
             raise PromptError("class list is empty; name at least one class")
-        names = tuple(_clean_text(name, "class name") for name in self.classes)
-        _clean_text(", ".join(names), "class list")
-        if len(set(names)) != len(names):
-            raise PromptError(f"class list names a class twice: {', '.join(names)}")
+        strangers = [name for name in stuff if name not in names]
+        if strangers:
+            raise PromptError(f"stuff names {strangers[0]!r:.80}, which is none of the classes; add it to them")
         object.__setattr__(self, "classes", names)
+        object.__setattr__(self, "stuff", stuff)
+
+
+def _class_names(names: tuple[str, ...], what: str) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise PromptError(f"{what} must be a tuple of names, got the text {names!r:.80}")
+    if len(names) > MAX_CLASSES:
+        raise PromptError(
+            f"{what} names {len(names)} classes, at most {MAX_CLASSES} are accepted; split it into several prompts"
+        )
+    clean = tuple(_clean_text(name, "class name") for name in names)
+    total = sum(map(len, clean))
+    if total > MAX_CLASS_LIST_CHARS:
+        raise PromptError(f"{what} has {total} characters, at most {MAX_CLASS_LIST_CHARS} are accepted; shorten names")
+    repeated = [name for name in clean if clean.count(name) > 1]
+    if repeated:
+        raise PromptError(f"{what} names a class twice: {', '.join(repeated):.80}; name each once")
+    return clean
+
+
+def _check_adds(prompt: PromptBase, what: str) -> None:
+    if prompt.target_id is not None:
+        raise PromptError(f"{what} adds targets and cannot refine target {prompt.target_id}; leave target_id away")
 
 
 @dataclass(frozen=True)
@@ -173,9 +237,10 @@ class PointPrompt(PromptBase):
 
     points_px: FloatArray = field(default_factory=lambda: np.zeros((0, 2)))
     point_labels: IntArray | None = None
-    task: Task = Task.OBJSEG
+    task: Task | str = field(default=Task.OBJSEG, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         points = _numbers(self.points_px, "click coordinates")
         if points.size % 2 or points.ndim > 2:
             raise PromptError(f"clicks must be x, y pairs, shape (K, 2), got shape {points.shape}")
@@ -198,9 +263,10 @@ class BoxPrompt(PromptBase):
     """A box around one object: ``box_px`` is float (4,): x1, y1, x2, y2 in pixels, x1 < x2, y1 < y2."""
 
     box_px: FloatArray = field(default_factory=lambda: np.zeros(0))
-    task: Task = Task.OBJSEG
+    task: Task | str = field(default=Task.OBJSEG, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         box = _numbers(self.box_px, "box corners").reshape(-1)
         if box.shape != (4,):
             raise PromptError(f"box must be four numbers x1, y1, x2, y2, got {box.size}: {box.tolist()!s:.80}")
@@ -214,9 +280,10 @@ class MaskPrompt(PromptBase):
     """A drawn region (mask or scribble): ``mask`` is bool (H, W) at the image's size."""
 
     mask: BoolArray = field(default_factory=lambda: np.zeros((0, 0), bool))
-    task: Task = Task.OBJSEG
+    task: Task | str = field(default=Task.OBJSEG, kw_only=True)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         mask = np.asarray(self.mask)
         if mask.ndim != 2:
             raise PromptError(f"mask prompt must be (H, W), got shape {mask.shape}")
@@ -226,8 +293,39 @@ class MaskPrompt(PromptBase):
         object.__setattr__(self, "mask", mask)
 
 
-Prompt = TextPrompt | ClassListPrompt | PointPrompt | BoxPrompt | MaskPrompt
 RegionPrompt = PointPrompt | BoxPrompt | MaskPrompt
+
+
+@dataclass(frozen=True)
+class RegionsPrompt(PromptBase):
+    """Several regions at once: everything that looks like one of them becomes a target.
+
+    Args:
+        regions: clicks, boxes and masks; what they say of id, target, stamp and task is not read.
+        labels: a name for each region, or none at all.
+    """
+
+    regions: tuple[RegionPrompt, ...] = ()
+    labels: tuple[str, ...] = ()
+    task: Task | str = field(default=Task.VGDSEG, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_adds(self, "a prompt of several regions")
+        regions = tuple(self.regions)
+        if not 1 <= len(regions) <= MAX_REGIONS:
+            raise PromptError(f"prompt has {len(regions)} regions, expected 1 to {MAX_REGIONS}")
+        for region in regions:
+            if not isinstance(region, RegionPrompt):
+                raise PromptError(f"a region must be points, a box or a mask, got {type(region).__name__}")
+            _check_adds(region, "one of several regions")
+        if isinstance(self.labels, str) or len(self.labels) not in (0, len(regions)):
+            raise PromptError(f"{len(regions)} regions need as many labels or none, got {self.labels!r:.80}")
+        object.__setattr__(self, "regions", regions)
+        object.__setattr__(self, "labels", tuple(_clean_text(label, "region label") for label in self.labels))
+
+
+Prompt = TextPrompt | CaptionPrompt | ClassListPrompt | PointPrompt | BoxPrompt | MaskPrompt | RegionsPrompt
 
 
 @dataclass(frozen=True)

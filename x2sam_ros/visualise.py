@@ -1,4 +1,7 @@
-"""Draw results on images: overlays with ids, labels and states, and contact sheets. NumPy and OpenCV only."""
+"""Draw results: overlays with ids, labels and states, contact sheets, answers in the colours of what they name.
+
+NumPy and OpenCV only.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,10 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from x2sam_ros.types import BoolArray, FrameResult, TargetState, Uint8Array
+from x2sam_ros.types import BoolArray, FrameResult, Phrase, TargetState, Uint8Array
+
+Rgb = tuple[int, int, int]
+"""A colour, each channel 0 to 255."""
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _GOLDEN = 0.6180339887498949
@@ -21,11 +27,33 @@ _STATE_NOTES = {
 }
 
 
-def target_colour(target_id: int) -> tuple[int, int, int]:
+def target_colour(target_id: int) -> Rgb:
     """Choose the RGB colour (0 to 255) of a target: the same for an id always, far apart for neighbouring ids."""
     # Steps of the golden ratio on the hue circle never come near an earlier hue for long (Vogel's spiral).
     red, green, blue = colorsys.hsv_to_rgb((target_id * _GOLDEN + 0.33) % 1.0, 0.85, 1.0)
     return round(red * 255), round(green * 255), round(blue * 255)
+
+
+def coloured_text(text: str, phrases: Sequence[Phrase]) -> tuple[tuple[str, Rgb | None], ...]:
+    """Cut an answer into pieces with the colour that each one's target has in the overlay.
+
+    Args:
+        text: what the phrases' spans count in.
+        phrases: a phrase with several targets has the colour of the first, one without has none. Where phrases
+            overlap, the earlier one has the colour.
+
+    Returns:
+        Pieces that together are the text, each with its colour, or None outside of coloured phrases.
+    """
+    pieces: list[tuple[str, Rgb | None]] = []
+    position = 0
+    for phrase in sorted((p for p in phrases if p.target_ids), key=lambda p: p.start):
+        start = max(phrase.start, position)
+        if start >= min(phrase.end, len(text)):
+            continue
+        pieces += [(text[position:start], None), (text[start : phrase.end], target_colour(phrase.target_ids[0]))]
+        position = phrase.end
+    return tuple((piece, colour) for piece, colour in (*pieces, (text[position:], None)) if piece)
 
 
 def draw_overlay(image: Uint8Array, result: FrameResult, alpha: float = 0.4) -> Uint8Array:
@@ -87,7 +115,7 @@ def contact_sheet(
     return sheet
 
 
-def _paint(canvas: Uint8Array, mask: BoolArray, colour: tuple[int, int, int], alpha: float) -> tuple[int, int] | None:
+def _paint(canvas: Uint8Array, mask: BoolArray, colour: Rgb, alpha: float) -> tuple[int, int] | None:
     """Tint a mask and draw its contour; return the upper left corner of its box, None for an empty mask."""
     x, y, width, height = cv2.boundingRect(mask.view(np.uint8))
     if width == 0:
@@ -109,7 +137,7 @@ def _line_height(canvas: Uint8Array) -> int:
     return max(12, round(min(canvas.shape[:2]) / 22))
 
 
-def _caption(canvas: Uint8Array, text: str, corner: tuple[int, int], colour: tuple[int, int, int]) -> None:
+def _caption(canvas: Uint8Array, text: str, corner: tuple[int, int], colour: Rgb) -> None:
     """Write one line whose lower left is ``corner``, kept inside the image, on a dark ground."""
     line = _line_height(canvas)
     scale = line / 32.0

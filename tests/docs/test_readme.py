@@ -29,7 +29,7 @@ WEIGHTS = ROOT / "x2sam_ros/checkpoint/nano"
 TREE_FOLDERS = ("benchmarks", "config", "launch", "msg", "plugins", "scripts", "srv", "x2sam_ros")
 TREE_SUFFIXES = (".py", ".msg", ".srv", ".yaml", ".toml", "")
 MEASURED = [
-    *[("README.md", name) for name in ("nano-scores", "streaming", "memory", "parity")],
+    *[("README.md", name) for name in ("nano-scores", "streaming", "memory", "stages", "parity")],
     ("docs/model_card.md", "nano-scores"),
     ("docs/training.md", "training-cost"),
 ]
@@ -95,6 +95,15 @@ def test_replay_examples_run(command: str, inputs: Path, monkeypatch: pytest.Mon
     assert run(command, monkeypatch) == 0
     written = re.findall(r"--(?:out|video) (\S+)", command)
     assert written and all((inputs / name).stat().st_size for name in written)
+
+
+@needs_weights
+@pytest.mark.parametrize("command", [c for c in commands("x2sam", [README]) if c.startswith("x2sam chat")])
+def test_chat_examples_run(
+    command: str, inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(command, monkeypatch) == 0
+    assert len(capsys.readouterr().out.splitlines()) >= command.count("--ask")
 
 
 @needs_weights

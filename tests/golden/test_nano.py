@@ -1,22 +1,56 @@
-"""The shipped nano weights do their job on scenes they were not trained on; benchmarks/nano_scores.py has the table."""
+"""The shipped nano weights do their job on scenes they were not trained on; benchmarks/nano_scores.py has the table.
+
+`nano.json` holds what they answered when they were made. With new weights, X2SAM_WRITE_GOLDEN=1 in the environment
+writes it anew.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.engine.session import Session
+from x2sam_ros.evaluation.generated import Case, evaluate
 from x2sam_ros.evaluation.metrics import region_similarity
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.samples import FIRST_TRAINING_SEED
 from x2sam_ros.training.scenes import Clip, distinct, generate_clip, region_prompt
 from x2sam_ros.types import BoxPrompt, ClassListPrompt, Frame, GroundingStatus, PointPrompt, Prompt, TextPrompt
 
+sys.path.append(str(Path(__file__).resolve().parents[2] / "benchmarks"))
+
+from task_cases import TASK_KINDS, task_cases
+
 FIRST_SEED = 700_000
 """Held out from training, and not the seeds of the published table."""
+
+LEAST_J = {
+    "reason": 0.7,
+    "phrases": 0.7,
+    "phrases, one absent": 0.6,
+    "several": 0.7,
+    "panoptic": 0.75,
+    "vgdseg point": 0.7,
+    "vgdseg box": 0.7,
+    "vgdseg, points": 0.7,
+    "vgdseg, boxes": 0.7,
+}
+CASES = 12
+
+GOLDEN = Path(__file__).with_name("nano.json")
+WRITE = "X2SAM_WRITE_GOLDEN"
+""""1" in the environment writes the golden values in place of comparing with them."""
+
+SCORE_TOLERANCE, SHARE_TOLERANCE = 0.05, 0.005
+"""How far a score, and a mask's share of the picture, may be off: other processors round differently."""
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +133,37 @@ def test_follows_it_through_a_clip_under_one_id(model: X2SAM) -> None:
             assert result.target_ids.tolist() == [1]
             scores.append(region_similarity(result.masks[0], clip.labels[index] == k + 1))
     assert np.mean(scores) > 0.6
+
+
+@pytest.mark.parametrize("kind", LEAST_J)
+def test_does_every_task_that_asks_for_masks(model: X2SAM, kind: str) -> None:
+    (score,) = evaluate(lambda: Session(model), task_cases(CASES, [kind], FIRST_SEED))
+    assert score.j_mean > LEAST_J[kind] > score.chance
+
+
+def answer(model: X2SAM, case: Case) -> dict[str, Any]:
+    """Return what is said and shown on a case's first frame."""
+    session = Session(model)
+    session.submit(case.prompt, case.clip)
+    result = session.step(Frame(case.frames[0], 0))
+    (grounding,) = result.groundings
+    targets = [
+        {"label": label, "score": round(float(score), 3), "share": round(float(mask.mean()), 4)}
+        for label, score, mask in zip(result.labels, result.scores, result.masks)
+    ]
+    return {"status": grounding.status.name, "said": grounding.response, "targets": targets}
+
+
+def test_answers_as_it_did_when_it_was_made(model: X2SAM) -> None:
+    found = {case.kind: answer(model, case) for case in task_cases(1, TASK_KINDS, FIRST_SEED)}
+    if os.environ.get(WRITE) == "1":
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    expected = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert found.keys() == expected.keys()
+    for kind, answered in found.items():
+        then = expected[kind]
+        assert (answered["status"], answered["said"]) == (then["status"], then["said"]), kind
+        assert [target["label"] for target in answered["targets"]] == [t["label"] for t in then["targets"]], kind
+        for now, before in zip(answered["targets"], then["targets"]):
+            assert now["score"] == pytest.approx(before["score"], abs=SCORE_TOLERANCE), kind
+            assert now["share"] == pytest.approx(before["share"], abs=SHARE_TOLERANCE), kind

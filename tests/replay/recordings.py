@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import cv2
@@ -98,6 +99,8 @@ class ColourSession:
         def answer(status: GroundingStatus, ids: tuple[int, ...] = (), message: str = "") -> Grounding:
             return Grounding(prompt.prompt_id, status, target_ids=ids, message=message, stamp_ns=frame.stamp_ns)
 
+        if prompt.task_name == "chat":
+            return replace(answer(GroundingStatus.OK), response="I see [red].")
         if prompt.target_id is not None:
             self.refined.append((prompt.target_id, frame.frame_index))
             return answer(GroundingStatus.OK, (prompt.target_id,))

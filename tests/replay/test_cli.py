@@ -76,6 +76,14 @@ def test_replay_writes_masks_video_and_a_summary(run: Run, bag: Path, tmp_path: 
     assert cv2.VideoCapture(str(video)).get(cv2.CAP_PROP_FRAME_COUNT) == NUM
 
 
+def test_answers_in_words_are_printed(run: Run, bag: Path, tmp_path: Path) -> None:
+    code, printed, progress = run("replay", bag, "--out", tmp_path / "out.mcap", "--task", "chat", "--text", "what?")
+    assert code == 0, progress
+    assert "--text 'what?': I see [red]." in printed and "warning" not in printed
+    code, _, error = run("replay", bag, "--out", tmp_path / "out.mcap", "--task", "genseg", "--text", "what?")
+    assert code == 2 and "task genseg takes a class list" in error
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

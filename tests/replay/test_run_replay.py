@@ -14,15 +14,18 @@ from x2sam_ros.bag.media import OverlayVideo
 from x2sam_ros.bag.prompt_options import read_mask, read_schedule
 from x2sam_ros.bag.replay import ReplayReport, run_replay
 from x2sam_ros.bag.source import FrameSource, open_source
-from x2sam_ros.errors import PromptError
+from x2sam_ros.errors import PluginError, PromptError
 from x2sam_ros.types import (
     BoxPrompt,
+    CaptionPrompt,
     ClassListPrompt,
     Frame,
     FrameResult,
     GroundingStatus,
     MaskPrompt,
     PointPrompt,
+    RegionsPrompt,
+    Task,
     TextPrompt,
 )
 from x2sam_ros.visualise import draw_overlay
@@ -137,6 +140,38 @@ def test_options_become_prompts(tmp_path: Path) -> None:
     assert second.points_px.tolist() == [[3.5, 4]]
     assert box.box_px.tolist() == [1, 2, 30, 40]
     np.testing.assert_array_equal(mask.mask, drawn > 0)
+
+
+def test_tasks_and_stuff() -> None:
+    (question,) = read_schedule(["how many cups?"], task="chat")
+    assert question.prompt.task is Task.CHAT and question.prompt.prompt_id == "text-1"
+    (caption,) = read_schedule(task="gcgseg")
+    assert isinstance(caption.prompt, CaptionPrompt) and caption.origin == "--task gcgseg"
+    first, second = (item.prompt for item in read_schedule(classes=["cup, sky", "fork"], stuff=["sky,road", "road"]))
+    assert (first.classes, first.stuff) == (("cup", "sky", "road"), ("sky", "road"))
+    assert (second.classes, second.stuff) == (("fork", "sky", "road"), ("sky", "road"))
+    (alone,) = read_schedule(stuff=["sky"])
+    assert (alone.prompt.classes, alone.prompt.stuff, alone.origin) == (("sky",), ("sky",), "--stuff 'sky'")
+
+
+def test_regions_of_one_second_are_one_prompt_for_vgdseg() -> None:
+    clicks = ["1,2", "3,4", "5,6,0", "7,8@2", "9,9,0@3"]
+    together, later, less = read_schedule(clicks=clicks, boxes=["1,2,3,4"], task="vgdseg")
+    assert isinstance(together.prompt, RegionsPrompt) and together.at_s == 0
+    assert [type(region).__name__ for region in together.prompt.regions] == ["PointPrompt", "PointPrompt", "BoxPrompt"]
+    assert together.prompt.regions[1].points_px.tolist() == [[3, 4], [5, 6]]
+    assert together.origin == "--click 1,2 --click 3,4 --box 1,2,3,4"
+    assert isinstance(later.prompt, PointPrompt) and later.prompt.task is Task.VGDSEG and later.at_s == 2
+    assert less.refines == later.prompt.prompt_id
+
+
+def test_a_task_checks_what_it_is_given() -> None:
+    with pytest.raises(PromptError, match="--text 'cup': task genseg takes a class list, got a TextPrompt"):
+        read_schedule(["cup"], task="genseg")
+    with pytest.raises(PluginError, match="unknown task head 'find'"):
+        read_schedule(["cup"], task="find")
+    with pytest.raises(PromptError, match="several regions cannot be refined"):
+        read_schedule(clicks=["1,2", "3,4", "5,6,0@1"], task="vgdseg")
 
 
 def test_negative_click_at_the_same_second_is_one_prompt() -> None:

@@ -23,7 +23,7 @@ from tests.replay.recordings import (
     picture,
 )
 from x2sam_ros.bag.media import NOMINAL_FPS
-from x2sam_ros.bag.source import MAX_KEPT_PROBLEMS, FrameSource, open_source
+from x2sam_ros.bag.source import MAX_KEPT_PROBLEMS, FrameSource, open_source, read_sample
 from x2sam_ros.errors import BagError, ConfigError
 
 WriteBag = Callable[..., Path]
@@ -267,3 +267,25 @@ def test_inputs_that_are_none(tmp_path: Path, capfd: pytest.CaptureFixture[str])
         open_source(image, topic="/camera")
     assert NOMINAL_FPS > 0
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("count", "wanted"), [(1, [0]), (3, [0, 3, 6]), (8, list(range(8))), (20, list(range(8)))])
+@pytest.mark.parametrize("is_counted", [True, False])
+def test_sample_is_spread_over_the_recording(
+    write_bag: WriteBag, monkeypatch: pytest.MonkeyPatch, count: int, wanted: list[int], is_counted: bool
+) -> None:
+    bag = write_bag({"/camera": [image_message(i) for i in range(NUM)]})
+    if not is_counted:
+        monkeypatch.setattr(FrameSource, "num_frames", None)
+        wanted = {1: [0], 3: [0, 4], 8: wanted, 20: wanted}[count]
+    frames = read_sample(bag, count)
+    assert [(frame.stamp_ns - START_NS) // STEP_NS for frame in frames] == wanted
+    assert [frame.frame_index for frame in frames] == list(range(len(frames)))
+    with pytest.raises(ConfigError, match="number of frames is 0"):
+        read_sample(bag, 0)
+
+
+def test_pictures_are_known_by_their_files(tmp_path: Path) -> None:
+    for name in ("b.png", "a.jpg"):
+        cv2.imwrite(str(tmp_path / name), picture(0))
+    assert [frame.source for frame in open_source(tmp_path)] == [str(tmp_path / "a.jpg"), str(tmp_path / "b.png")]

@@ -22,9 +22,10 @@ from x2sam_ros.msg import Grounding as GroundingMsg
 from x2sam_ros.msg import Prompt, TrackedMaskArray
 from x2sam_ros.rle import encode_rle
 from x2sam_ros.ros import convert
-from x2sam_ros.ros.worker import Reject, Remove, Request, Reset, Submit
+from x2sam_ros.ros.worker import Reject, Remove, RemovePrompt, Request, Reset, Submit
 from x2sam_ros.types import (
     BoxPrompt,
+    CaptionPrompt,
     ClassListPrompt,
     Frame,
     FrameResult,
@@ -33,10 +34,13 @@ from x2sam_ros.types import (
     MaskPrompt,
     Phrase,
     PointPrompt,
+    RegionsPrompt,
     TargetState,
     Task,
     TextPrompt,
 )
+
+TWO_BOXES = {"kind": 3, "boxes_px": [1.0, 2.0, 3.0, 4.0] * 2}
 
 
 def read(**fields: Any) -> Request:
@@ -104,8 +108,35 @@ def test_every_kind_of_prompt_is_read() -> None:
     np.testing.assert_array_equal(mask.prompt.mask, drawn)
 
 
+def test_stuff_captions_and_questions_are_read() -> None:
+    panoptic = read(kind=Prompt.KIND_CLASSES, classes=["cup", "sky"], stuff_classes=["sky"])
+    assert panoptic == Submit(ClassListPrompt("prompt-1", classes=("cup", "sky"), stuff=("sky",)))
+    assert read(task="gcgseg", text=" ") == Submit(CaptionPrompt("prompt-1", task=Task.GCGSEG))
+    assert read(task="gcgseg", text="what is there?") == Submit(
+        TextPrompt("prompt-1", text="what is there?", task=Task.GCGSEG)
+    )
+    assert read(task="chat", text="how many?") == Submit(TextPrompt("prompt-1", text="how many?", task=Task.CHAT))
+
+
+def test_several_regions_are_one_prompt_for_vgdseg() -> None:
+    several = read(kind=Prompt.KIND_BOX, task="vgdseg", boxes_px=[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    assert isinstance(several, Submit) and isinstance(several.prompt, RegionsPrompt)
+    assert [box.box_px.tolist() for box in several.prompt.regions] == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    one = read(kind=Prompt.KIND_BOX, task="vgdseg", boxes_px=[1.0, 2.0, 3.0, 4.0])
+    assert isinstance(one, Submit) and isinstance(one.prompt, BoxPrompt) and one.prompt.task is Task.VGDSEG
+    places = {"kind": Prompt.KIND_POINTS, "points_px": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]}
+    clicks = read(**places, task="vgdseg", point_labels=[1, 0, 1])
+    assert isinstance(clicks, Submit) and isinstance(clicks.prompt, RegionsPrompt)
+    assert [region.points_px.tolist() for region in clicks.prompt.regions] == [[[1, 2], [3, 4]], [[5, 6], [3, 4]]]
+    assert [region.point_labels.tolist() for region in clicks.prompt.regions] == [[1, 0], [1, 0]]
+    for single in (read(**places, task="vgdseg", point_labels=[1, 0, 0]), read(**places, point_labels=[1, 0, 1])):
+        assert isinstance(single, Submit) and isinstance(single.prompt, PointPrompt)
+
+
 def test_remove_and_reset_are_read() -> None:
     assert read(action=Prompt.ACTION_REMOVE, target_id=3, prompt_id="p") == Remove("p", 3)
+    assert read(action=Prompt.ACTION_REMOVE, prompt_id="p") == RemovePrompt("p")
+    assert read(action=Prompt.ACTION_REMOVE) == Remove("prompt-1", -1)
     assert read(action=Prompt.ACTION_RESET) == Reset("prompt-1")
 
 
@@ -124,7 +155,17 @@ def test_remove_and_reset_are_read() -> None:
         ({"kind": 2, "points_px": [1.0]}, "1 numbers"),
         ({"kind": 2, "points_px": [1.0, float("nan")], "point_labels": [1]}, "not a number"),
         ({"kind": 2, "points_px": [1.0, 2.0], "point_labels": []}, "one label per point"),
+        ({"kind": 1, "classes": ["cup"], "stuff_classes": ["sky"]}, "stuff names 'sky'"),
+        ({"kind": 1, "classes": [f"class {number}" for number in range(501)]}, "501 classes, at most 500"),
         ({"kind": 3, "boxes_px": [1.0, 2.0, 3.0]}, "3 numbers"),
+        (TWO_BOXES, "several boxes with task vgdseg"),
+        ({"kind": 3, "boxes_px": [1.0, 2.0, 3.0, 4.0] * 99, "task": "vgdseg"}, "99 regions, expected 1 to 64"),
+        ({"kind": 3, "boxes_px": [1.0] * 6, "task": "vgdseg"}, "6 numbers"),
+        (
+            {**TWO_BOXES, "task": "vgdseg", "action": 1, "target_id": 2},
+            "cannot refine",
+        ),
+        ({"task": "gcgseg", "action": 1, "target_id": 2}, "a caption adds targets"),
         ({"kind": 3, "boxes_px": [5.0, 2.0, 3.0, 4.0]}, "box is empty"),
         ({"kind": 4}, "mask is 0x0"),
         ({"kind": 4, "mask_width": 4_000_000_000, "mask_height": 4_000_000_000}, "size of the image"),

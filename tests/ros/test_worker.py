@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from tests.ros.threshold_session import ThresholdSession
-from x2sam_ros.errors import FrameError, PromptError
-from x2sam_ros.ros.worker import Outputs, Reject, Remove, Reset, Submit, Worker
+from x2sam_ros.errors import FrameError, ModelError, PromptError, X2SamError
+from x2sam_ros.ros.worker import Outputs, Reject, Remove, RemovePrompt, Reset, Submit, Worker
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, TextPrompt
 
 
@@ -151,6 +151,38 @@ def test_remove_and_reset_answer_at_once(runner: Runner) -> None:
     assert outcomes["e"].status == GroundingStatus.REMOVED
     assert outcomes["f"].message == "kind is 9"
     assert waiting[0].status == GroundingStatus.REJECTED and "reset" in waiting[0].message
+
+
+def test_a_prompt_is_removed_with_whoever_waits_for_it(runner: Runner) -> None:
+    waiting: list[Grounding] = []
+    runner.worker.post(lambda: text("a"), waiting.append)
+    runner.worker.post(lambda: RemovePrompt("a"))
+    runner.worker.post(lambda: RemovePrompt("never"))
+    runner.log.wait(lambda: len(runner.log.groundings) == 3)
+    (told, _), (removed, _), (unknown, _) = runner.log.groundings
+    assert waiting == [told] and told.status == GroundingStatus.REJECTED and "removed before" in told.message
+    assert (removed.prompt_id, removed.status) == ("a", GroundingStatus.REMOVED)
+    assert unknown.status == GroundingStatus.REJECTED and "never" in unknown.message
+
+
+def test_who_waits_is_told_when_the_network_fails_and_not_when_the_frame_does(runner: Runner) -> None:
+    waiting: list[Grounding] = []
+    errors: list[X2SamError] = [FrameError("too elongated"), ModelError("NaN")]
+    runner.log.ready.wait(2)
+    step = runner.session.step
+
+    def fail(image: Frame) -> FrameResult:
+        if errors:
+            raise errors.pop(0)
+        return step(image)
+
+    runner.session.step = fail
+    runner.worker.post(lambda: text("a"), waiting.append)
+    for count in (1, 2):
+        runner.worker.offer_frame(frame)
+        runner.log.wait(lambda count=count: len(runner.log.problems) == count)
+        assert len(waiting) == count - 1
+    assert waiting[0].status == GroundingStatus.REJECTED and "NaN" in waiting[0].message
 
 
 def test_too_many_waiting_prompts_are_refused() -> None:

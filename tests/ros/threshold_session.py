@@ -44,6 +44,12 @@ class ThresholdSession:
             raise PromptError(f"target {target_id} does not exist")
         del self._targets[target_id]
 
+    def remove_prompt(self, prompt_id: str) -> tuple[int, ...]:
+        if prompt_id not in self._ids:
+            raise PromptError(f"prompt {prompt_id!r} does not exist")
+        self._pending = [prompt for prompt in self._pending if prompt.prompt_id != prompt_id]
+        return ()
+
     def reset(self) -> None:
         self._pending.clear()
         self._ids.clear()

@@ -57,7 +57,8 @@ def test_the_license_is_the_same_everywhere() -> None:
 @pytest.mark.parametrize(("group", "name", "value"), entry_points())
 def test_entry_points_name_modules_that_exist(group: str, name: str, value: str) -> None:
     module, _, attribute = value.partition(":")
-    path = ROOT / Path(*module.split(".")).with_suffix(".py")
+    folder = ROOT / Path(*module.split("."))
+    path = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     assert path.is_file(), f"[{group}] {name} = {value}: {path} is missing"
     names = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
     assert not attribute or attribute in names

@@ -10,20 +10,28 @@ import pytest
 from x2sam_ros import errors
 from x2sam_ros.errors import FrameError, PromptError, X2SamError
 from x2sam_ros.types import (
+    MAX_CLASSES,
     MAX_CLICKS,
+    MAX_REGIONS,
     MAX_TEXT_CHARS,
     BoxPrompt,
+    CaptionPrompt,
     ClassListPrompt,
     Frame,
     FrameResult,
     MaskPrompt,
     PointPrompt,
+    RegionsPrompt,
     TargetState,
+    Task,
     TextPrompt,
 )
 
 IMAGE = np.zeros((4, 6, 3), np.uint8)
 NAN = float("nan")
+NAMES = tuple(f"class {number}" for number in range(MAX_CLASSES + 1))
+ASCII = tuple(chr(code) for code in range(33, 127))
+BOX = BoxPrompt(box_px=np.array([1, 2, 3, 4]))
 
 
 def points(values: object, labels: object = None, target_id: int | None = None) -> PointPrompt:
@@ -62,7 +70,26 @@ def test_frame_size_is_height_and_width() -> None:
         (lambda: ClassListPrompt(classes=("cup", "")), "class name is empty"),
         (lambda: ClassListPrompt(classes=("cup", " cup ")), "names a class twice: cup, cup"),
         (lambda: ClassListPrompt(classes="cup"), "must be a tuple of names, got the text 'cup'"),
-        (lambda: ClassListPrompt(classes=tuple(map(str, range(1_000)))), "class list has .* characters, at most"),
+        (lambda: TextPrompt(text="\u200b \u2060\x07\x7f"), "prompt text is empty"),
+        (lambda: TextPrompt(text="cup", task=""), "task must be a name such as 'refseg', got ''"),
+        (lambda: TextPrompt(text="cup", task=None), "task must be a name"),
+        (
+            lambda: ClassListPrompt(classes=NAMES),
+            f"names {MAX_CLASSES + 1} classes, at most {MAX_CLASSES} are accepted",
+        ),
+        (lambda: ClassListPrompt(classes=(*NAMES[:300], NAMES[7])), "names a class twice: class 7, class 7; name each"),
+        (lambda: ClassListPrompt(classes=tuple(c * 1_000 for c in ASCII)), "class list has .* characters, at most"),
+        (lambda: ClassListPrompt(classes=("cup",), stuff=("sky",)), "stuff names 'sky', which is none of the classes"),
+        (lambda: ClassListPrompt(classes=("sky",), stuff="sky"), "stuff list must be a tuple of names"),
+        (lambda: ClassListPrompt(classes=("sky",), stuff=("sky", "sky")), "stuff list names a class twice"),
+        (lambda: CaptionPrompt(target_id=3), "a caption adds targets and cannot refine target 3"),
+        (lambda: RegionsPrompt(), f"prompt has 0 regions, expected 1 to {MAX_REGIONS}"),
+        (lambda: RegionsPrompt(regions=(BOX,) * (MAX_REGIONS + 1)), f"prompt has {MAX_REGIONS + 1} regions"),
+        (lambda: RegionsPrompt(regions=(TextPrompt(text="cup"),)), "a region must be .*, got TextPrompt"),
+        (lambda: RegionsPrompt(regions=(BOX,), target_id=3), "several regions adds targets and cannot refine target 3"),
+        (lambda: RegionsPrompt(regions=(points([[1, 2]], [0], target_id=1),)), "one of several regions adds targets"),
+        (lambda: RegionsPrompt(regions=(BOX, BOX), labels=("cup",)), "2 regions need as many labels or none"),
+        (lambda: RegionsPrompt(regions=(BOX,), labels=(" ",)), "region label is empty"),
         (lambda: points([]), "one label per point, got 0 points"),
         (lambda: points([[1, 2, 3]]), r"x, y pairs, shape \(K, 2\), got shape \(1, 3\)"),
         (lambda: points(np.zeros((1, 1, 2))), r"x, y pairs, shape \(K, 2\)"),
@@ -105,6 +132,17 @@ def test_prompts_are_normalised_and_own_their_arrays() -> None:
     assert prompt.point_labels.tolist() == [1] and prompt.point_labels.dtype == np.int64
     assert points([[1, 2]], [0], target_id=3).target_id == 3
     assert MaskPrompt(mask=np.array([[0, 7]])).mask.tolist() == [[False, True]]
+
+
+def test_long_lists_and_tasks_of_plugins_are_accepted() -> None:
+    assert len(ClassListPrompt(classes=NAMES[:MAX_CLASSES]).classes) == MAX_CLASSES
+    long_names = tuple(f"{name}, also called the {name} that everybody knows" for name in NAMES[:150])
+    listed = ClassListPrompt(classes=long_names, stuff=(f" {long_names[3]} ", long_names[1]))
+    assert sum(map(len, listed.classes)) > MAX_TEXT_CHARS and listed.stuff == (long_names[3], long_names[1])
+    assert TextPrompt(text="cup", task="chat").task is Task.CHAT
+    assert TextPrompt(text="cup", task="depth").task_name == "depth" and CaptionPrompt().task_name == "gcgseg"
+    regions = RegionsPrompt(regions=[BOX, points([[1, 2]])], labels=[" a  cup", "a fork"])
+    assert regions.labels == ("a cup", "a fork") and len(regions.regions) == 2 and regions.task is Task.VGDSEG
 
 
 def result(count: int, **changes: object) -> FrameResult:

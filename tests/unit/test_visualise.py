@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from x2sam_ros.types import FrameResult, TargetState
-from x2sam_ros.visualise import contact_sheet, draw_overlay, target_colour
+from x2sam_ros.types import FrameResult, Phrase, TargetState
+from x2sam_ros.visualise import coloured_text, contact_sheet, draw_overlay, target_colour
 
 SIZE = (120, 160)
 
@@ -95,3 +95,19 @@ def test_contact_sheet_keeps_the_shape_of_odd_images() -> None:
     bright = (sheet == 200).all(axis=2)
     assert np.ptp(np.flatnonzero(bright.any(axis=0))) + 1 == 30
     assert contact_sheet([]).ndim == 3
+
+
+def test_answer_is_cut_at_its_phrases_and_has_their_targets_colours() -> None:
+    text = "a red circle above a blue square"
+    phrases = [Phrase("a blue square", 19, 32, (7, 9)), Phrase("a red circle", 0, 12, (3,)), Phrase("above", 13, 18)]
+    pieces = coloured_text(text, phrases)
+    assert pieces == (("a red circle", target_colour(3)), (" above ", None), ("a blue square", target_colour(7)))
+    assert coloured_text(text, []) == ((text, None),)
+    assert coloured_text("", []) == ()
+
+
+def test_phrases_that_overlap_lose_no_letter() -> None:
+    text = "abcdefgh"
+    phrases = [Phrase("abcd", 0, 4, (1,)), Phrase("cdef", 2, 6, (2,)), Phrase("bc", 1, 3, (3,))]
+    pieces = coloured_text(text, phrases)
+    assert pieces == (("abcd", target_colour(1)), ("ef", target_colour(2)), ("gh", None))

@@ -12,7 +12,18 @@ import numpy as np
 
 from x2sam_ros.bag.replay import ScheduledPrompt
 from x2sam_ros.errors import PromptError
-from x2sam_ros.types import BoolArray, BoxPrompt, ClassListPrompt, MaskPrompt, PointPrompt, TextPrompt
+from x2sam_ros.plugins import installed_plugins
+from x2sam_ros.types import (
+    BoolArray,
+    BoxPrompt,
+    CaptionPrompt,
+    ClassListPrompt,
+    MaskPrompt,
+    PointPrompt,
+    RegionsPrompt,
+    Task,
+    TextPrompt,
+)
 
 CLICK_SYNTAX = "x,y[,label][@seconds]"
 BOX_SYNTAX = "x1,y1,x2,y2[@seconds]"
@@ -24,25 +35,40 @@ def read_schedule(
     clicks: Sequence[str] = (),
     boxes: Sequence[str] = (),
     masks: Sequence[Path] = (),
+    *,
+    stuff: Sequence[str] = (),
+    task: str | None = None,
 ) -> tuple[ScheduledPrompt, ...]:
     """Read the prompt options of a command line.
 
     Every positive click is a new target. A negative click (label 0) belongs to the click before it: given at the
-    same second, both are one prompt; given later, it refines that target.
+    same second, both are one prompt; given later, it refines that target. For task vgdseg all clicks, boxes and masks
+    of one second are one prompt; task gcgseg needs no other option.
+
+    Args:
+        texts: phrases or questions, one prompt each.
+        classes: names separated by commas, one prompt each.
+        clicks, boxes: see ``CLICK_SYNTAX`` and ``BOX_SYNTAX``.
+        masks: images that are not black on one target of the first frame.
+        stuff: names separated by commas of what is not countable, added to every class list.
+        task: the task of all prompts; None takes the usual one of each kind.
 
     Raises:
-        PromptError: an option that does not follow its syntax, or none at all.
+        PromptError: an option that does not follow its syntax or does not suit the task, or none at all.
+        PluginError: there is no such task.
     """
     schedule = [
         *(_named(f"--text {text!r:.80}", TextPrompt, f"text-{i}", text=text) for i, text in enumerate(texts, 1)),
-        *(_read_classes(f"classes-{i}", text) for i, text in enumerate(classes, 1)),
+        *_read_classes(classes, stuff),
         *_read_clicks(clicks),
         *(_read_box(f"box-{i}", text) for i, text in enumerate(boxes, 1)),
         *(_named(f"--mask {path}", MaskPrompt, f"mask-{i}", mask=read_mask(path)) for i, path in enumerate(masks, 1)),
     ]
+    if not schedule and task == Task.GCGSEG:
+        schedule = [ScheduledPrompt(CaptionPrompt("caption-1"), f"--task {task}")]
     if not schedule:
         raise PromptError("nothing to look for; give at least one of --text, --classes, --click, --box, --mask")
-    return tuple(schedule)
+    return tuple(schedule if task is None else _for_task(schedule, task))
 
 
 def read_mask(path: Path) -> BoolArray:
@@ -67,9 +93,51 @@ def _named(origin: str, kind: type, prompt_id: str, at_s: float = 0.0, **values:
         raise PromptError(f"{origin}: {error}") from error
 
 
-def _read_classes(prompt_id: str, text: str) -> ScheduledPrompt:
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
-    return _named(f"--classes {text!r:.80}", ClassListPrompt, prompt_id, classes=names)
+def _read_classes(lists: Sequence[str], stuff: Sequence[str]) -> list[ScheduledPrompt]:
+    """Make a prompt of each list; the stuff is part of all of them, and a list of its own where there is none."""
+    extra = tuple(dict.fromkeys(name for text in stuff for name in _names(text)))
+    origin = "".join(f" --stuff {text!r:.80}" for text in stuff)
+    return [
+        _named(
+            f"--classes {text!r:.80}{origin}" if text else origin.strip(),
+            ClassListPrompt,
+            f"classes-{number}",
+            classes=(*_names(text), *(name for name in extra if name not in _names(text))),
+            stuff=extra,
+        )
+        for number, text in enumerate(lists or ([""] if extra else []), 1)
+    ]
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _for_task(schedule: Sequence[ScheduledPrompt], task: str) -> list[ScheduledPrompt]:
+    """Give all prompts one task and let its head check them; for vgdseg, join the regions of each second."""
+    head = installed_plugins().task_head(task)()
+    items = [replace(item, prompt=replace(item.prompt, task=task)) for item in schedule]
+    if task == Task.VGDSEG:
+        seconds = sorted({item.at_s for item in items})
+        items = [_joined([item for item in items if item.at_s == at_s], i) for i, at_s in enumerate(seconds, 1)]
+    known = {item.prompt.prompt_id for item in items}
+    for item in items:
+        if item.refines is not None and item.refines not in known:
+            raise PromptError(f"{item.origin}: several regions cannot be refined; give it at the second of its click")
+        try:
+            head.request(item.prompt)
+        except PromptError as error:
+            raise PromptError(f"{item.origin}: {error}") from error
+    return items
+
+
+def _joined(items: Sequence[ScheduledPrompt], number: int) -> ScheduledPrompt:
+    """Make one prompt of several regions."""
+    if len(items) == 1:
+        return items[0]
+    origin = " ".join(item.origin for item in items)
+    regions = tuple(item.prompt for item in items)
+    return _named(origin, RegionsPrompt, f"regions-{number}", items[0].at_s, regions=regions)
 
 
 def _read_box(prompt_id: str, text: str) -> ScheduledPrompt:

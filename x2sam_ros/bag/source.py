@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,11 +42,15 @@ class Problems:
 
 
 class RawFrame(NamedTuple):
-    """An image with the header's stamp in nanoseconds and TF frame, before it has a place in the stream."""
+    """An image with the header's stamp in nanoseconds and TF frame, before it has a place in the stream.
+
+    ``source`` is the file of its own that it came from, where it has one.
+    """
 
     image: Uint8Array
     stamp_ns: int
     frame_id: str = ""
+    source: str = ""
 
 
 class FrameSource(ABC):
@@ -56,7 +60,7 @@ class FrameSource(ABC):
 
     Args:
         name: file or folder, for messages.
-        topic: topic or file that becomes ``Frame.source``.
+        topic: topic or file that becomes ``Frame.source`` of images without a file of their own.
         stride: keep every n-th image; the others are not decoded.
 
     Raises:
@@ -96,7 +100,7 @@ class FrameSource(ABC):
                 continue
             try:
                 raw = decode()
-                frame = Frame(raw.image, raw.stamp_ns, frame_index, raw.frame_id, self.topic)
+                frame = Frame(raw.image, raw.stamp_ns, frame_index, raw.frame_id, raw.source or self.topic)
             except FrameError as error:
                 self.problems.add(f"image {number} left out: {error}")
                 continue
@@ -130,3 +134,27 @@ def open_source(path: str | Path, topic: str | None = None, stride: int = 1, fps
     if topic is not None:
         raise ConfigError(f"{path} is not a bag and has no topic {topic!r}; leave the topic away")
     return media.open_media(path, stride, fps)
+
+
+def read_sample(path: str | Path, count: int, topic: str | None = None) -> tuple[Frame, ...]:
+    """Read frames spread evenly over a recording, numbered 0, 1, 2, ...
+
+    Args:
+        path, topic: see ``open_source``.
+        count: most frames to return.
+
+    Raises:
+        ConfigError: ``count`` is less than 1.
+        BagError: as ``open_source``, or not one image could be read.
+    """
+    if count < 1:
+        raise ConfigError(f"number of frames is {count}, expected at least 1")
+    total = open_source(path, topic).num_frames
+    kept: list[Frame] = []
+    step = 1  # doubled as needed where nobody knows how many frames there are
+    for number, frame in enumerate(open_source(path, topic, max(1, -(-(total or 1) // count)))):
+        if number % step == 0:
+            kept.append(frame)
+        if len(kept) > count:
+            kept, step = kept[::2], 2 * step
+    return tuple(replace(frame, frame_index=index) for index, frame in enumerate(kept))

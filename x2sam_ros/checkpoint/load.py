@@ -1,61 +1,110 @@
-"""Checkpoint folders of this project: ``config.json``, ``model.safetensors``, ``tokenizer.json``."""
+"""Checkpoint folders of this project: ``config.json``, ``model.safetensors``, ``tokenizer.json``, ``manifest.json``."""
 
 from __future__ import annotations
 
 import json
+import os
+import threading
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from x2sam_ros.checkpoint.convert import check_state, read_tensors
+from x2sam_ros.checkpoint.hub import find_path, is_hub_id
+from x2sam_ros.checkpoint.manifest import MANIFEST_FILE, check_manifest, write_manifest
+from x2sam_ros.checkpoint.settings import CONFIG_FILE
+from x2sam_ros.checkpoint.source import TensorInfo, TensorSource, holds_tensors, shorten
+from x2sam_ros.checkpoint.writer import pieces, write_safetensors
 from x2sam_ros.errors import CheckpointError, ConfigError, X2SamError
 from x2sam_ros.model.config import PRESETS, X2SAMConfig, from_dict, to_dict
 from x2sam_ros.model.tokenizer import Tokenizer, load_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
 
-CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE = "config.json", "model.safetensors", "tokenizer.json"
+WEIGHTS_FILE, TOKENIZER_FILE = "model.safetensors", "tokenizer.json"
+FOLDER_FILES = (CONFIG_FILE, WEIGHTS_FILE, TOKENIZER_FILE)
+"""What a checkpoint folder must hold; the manifest is welcome."""
+
 CHECKSUM = "crc32"
 _BUILT_IN = Path(__file__).parent
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def load_model(preset_or_folder: str | Path = "nano", device: str = "cpu", dtype: str = "float32") -> X2SAM:
+def load_model(
+    preset_or_folder: str | Path = "nano",
+    device: str = "cpu",
+    dtype: str | torch.dtype = "float32",
+    verify: bool = False,
+) -> X2SAM:
     """Load a checkpoint, ready for inference.
 
+    The weights are mapped from the file: those that keep their type and stay on the host take no memory of their own.
+
     Args:
-        preset_or_folder: name of a preset whose weights ship with the package, or a checkpoint folder.
+        preset_or_folder: name of a preset whose weights ship with the package, a checkpoint folder, or the hub id
+            ``owner/name`` of one.
         device: where to put it, for example ``cpu`` or ``cuda:0``.
         dtype: type of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        verify: whether to compare the files' SHA-256 with the manifest; their sizes always are.
 
     Raises:
         ConfigError: preset, device or dtype is unknown.
         CheckpointError: files are missing, corrupt, or of another size.
     """
-    if dtype not in _DTYPES:
-        raise ConfigError(f"unknown dtype {dtype!r}; there are: {', '.join(_DTYPES)}")
-    target = _read_device(device)
+    wanted, target = read_dtype(dtype), _read_device(device)
     folder = _find(preset_or_folder)
+    check_manifest(folder, sums=verify)
     config, tokenizer = read_config(folder), load_tokenizer(folder)
-    tensors = read_weights(folder / WEIGHTS_FILE)
-    check_state(_expected_state(config, tokenizer, folder), tensors, str(folder / WEIGHTS_FILE))
-    model = build_model(config, tokenizer)
-    model.load_state_dict(tensors)
-    cast_weights(model, _DTYPES[dtype])
-    return model.to(target).eval().requires_grad_(False)
+    source = TensorSource([folder / WEIGHTS_FILE])
+    _check_values(folder / WEIGHTS_FILE, source)
+    model = build_skeleton(config, tokenizer, str(folder / CONFIG_FILE))
+    types = weight_infos(model, wanted)
+    _check_state(types, source.infos, str(folder / WEIGHTS_FILE))
+    kept = {name for name, info in types.items() if target.type == "cpu" and source.infos[name] == info}
+    state = {name: source.read(name, name in kept).to(target, info.dtype) for name, info in types.items()}
+    model.load_state_dict(state, assign=True)
+    model.to(target).language.choose_attention()
+    return model.eval().requires_grad_(False)
+
+
+def read_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    """Return the type of a name, or the type itself; ConfigError where weights cannot have it."""
+    found = _DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in _DTYPES.values():
+        raise ConfigError(f"unknown dtype {str(dtype)!r}; there are: {', '.join(_DTYPES)}")
+    return found
+
+
+def _castable(module: nn.Module) -> bool:
+    """Tell whether a module's parameters may be cast; those of a batch norm must have the type of its buffers."""
+    return not isinstance(module, nn.BatchNorm2d)
 
 
 def cast_weights(model: X2SAM, dtype: torch.dtype) -> None:
     """Cast the weights, not the buffers: rotary frequencies lose their meaning in half precision."""
-    for module in model.modules():
-        if not isinstance(module, torch.nn.BatchNorm2d):  # its weights must have the type of its buffers
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
+    for module in filter(_castable, model.modules()):
+        for parameter in module.parameters(recurse=False):
+            parameter.data = parameter.data.to(dtype)
+
+
+def weight_infos(model: X2SAM, dtype: torch.dtype) -> dict[str, TensorInfo]:
+    """Return sizes and types of a model's state once its weights are cast as by ``cast_weights``."""
+    cast = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if _castable(module)
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    infos = {}
+    for name, tensor in model.state_dict().items():
+        kept = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        infos[name] = TensorInfo(tuple(tensor.shape), dtype if name in cast else kept)
+    return infos
 
 
 def _read_device(device: str) -> torch.device:
@@ -82,40 +131,72 @@ def build_model(config: X2SAMConfig, tokenizer: Tokenizer) -> X2SAM:
     return X2SAM(config, tokenizer, encoder)
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a checkpoint folder and compare them with the checksum they were saved with.
+def build_skeleton(config: X2SAMConfig, tokenizer: Tokenizer, where: str) -> X2SAM:
+    """Build a network whose weights have a size but no values, and take no memory; its buffers are real.
+
+    Args:
+        config: the network.
+        tokenizer: its tokenizer.
+        where: what the configuration was read from, for the error.
 
     Raises:
-        CheckpointError: the file is missing or corrupt.
+        CheckpointError: the configuration describes no network.
     """
-    tensors = read_tensors(path)
-    with safe_open(path, framework="pt") as file:
-        saved = (file.metadata() or {}).get(CHECKSUM)
-    if saved not in (None, _checksum(tensors)):
-        raise CheckpointError(f"{path} is corrupt: its values do not match their checksum; fetch the file again")
-    return tensors
-
-
-def _checksum(tensors: Mapping[str, Tensor]) -> str:
-    checksum = 0
-    for name in sorted(tensors):
-        values = tensors[name].reshape(-1).view(torch.uint8).numpy()
-        checksum = zlib.crc32(values.data, zlib.crc32(name.encode(), checksum))
-    return f"{checksum:08x}"
-
-
-def _expected_state(config: X2SAMConfig, tokenizer: Tokenizer, folder: Path) -> dict[str, Tensor]:
-    """Return names and sizes of a configuration's tensors, without the memory that they would take."""
     try:
-        with torch.device("meta"):
-            return build_model(config, tokenizer).state_dict()
+        with _weightless():
+            return build_model(config, tokenizer)
     except X2SamError:
         raise
     except Exception as error:  # sizes that contradict each other fail wherever a module first meets them
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise CheckpointError(
-            f"{folder / CONFIG_FILE} describes no network that can be built: {reason}; fetch the file again"
+            f"{where} describes no network that can be built: {reason}; fetch the file again"
         ) from error
+
+
+@contextmanager
+def _weightless() -> Iterator[None]:
+    """Let the modules this thread builds drop the values of their parameters."""
+    builder = threading.get_ident()
+
+    def drop(module: nn.Module, name: str, parameter: nn.Parameter) -> nn.Parameter | None:
+        if threading.get_ident() != builder:
+            return None
+        return nn.Parameter(parameter.to("meta"), requires_grad=parameter.requires_grad)
+
+    # torch's annotation forgets that a hook may give another parameter
+    handle = register_module_parameter_registration_hook(drop)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _check_state(expected: Mapping[str, TensorInfo], found: Mapping[str, TensorInfo], what: str) -> None:
+    problems = [f"unknown {name}" for name in found if name not in expected]
+    for name, info in expected.items():
+        if name not in found:
+            problems.append(f"missing {name}")
+        elif found[name].shape != info.shape:
+            problems.append(f"{name} is {found[name].shape}, expected {info.shape}")
+    if problems:
+        raise CheckpointError(f"{what} does not fit the network of its {CONFIG_FILE}: {shorten(problems)}")
+
+
+def _check_values(path: Path, source: TensorSource) -> None:
+    """Compare the values with the checksum that small checkpoints carry."""
+    with safe_open(path, framework="pt") as file:
+        saved = (file.metadata() or {}).get(CHECKSUM)
+    if saved is not None and saved != _checksum(source.infos, source.read):
+        raise CheckpointError(f"{path} is corrupt: its values do not match their checksum; fetch the file again")
+
+
+def _checksum(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
+    checksum = 0
+    for name in sorted(names):
+        values = read(name).reshape(-1).view(torch.uint8).numpy()
+        checksum = zlib.crc32(values.data, zlib.crc32(name.encode(), checksum))
+    return f"{checksum:08x}"
 
 
 def save_model(model: X2SAM, folder: Path) -> None:
@@ -127,7 +208,19 @@ def save_checkpoint(config: X2SAMConfig, state: dict[str, Tensor], tokenizer: To
     """Write configuration, tensors and tokenizer as a checkpoint folder, which is made where it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata={CHECKSUM: _checksum(tensors)})
+    infos = {name: TensorInfo.of(tensor) for name, tensor in tensors.items()}
+    # beside the old file and then in its place: a model that is loaded has the old one mapped
+    fresh = folder / f"{WEIGHTS_FILE}.new"
+    digest = write_safetensors(
+        fresh, infos, lambda name: pieces(tensors[name]), {CHECKSUM: _checksum(tensors, tensors.__getitem__)}
+    )
+    os.replace(fresh, folder / WEIGHTS_FILE)
+    write_settings(config, tokenizer, folder)
+    write_manifest(folder, list(FOLDER_FILES), {WEIGHTS_FILE: digest})
+
+
+def write_settings(config: X2SAMConfig, tokenizer: Tokenizer, folder: Path) -> None:
+    """Write the files of a checkpoint folder that hold no tensors."""
     (folder / CONFIG_FILE).write_text(json.dumps(to_dict(config), indent=2) + "\n", encoding="utf-8")
     tokenizer.save(folder / TOKENIZER_FILE)
 
@@ -145,22 +238,26 @@ def read_config(folder: Path) -> X2SAMConfig:
         raise CheckpointError(f"cannot read {path}: {error}; fetch or convert the checkpoint again") from error
 
 
-def _find(preset_or_folder: str | Path) -> Path:
-    """Return the checkpoint folder that a preset's name or a path means."""
-    given = Path(preset_or_folder)
-    if given.is_dir():
-        return given
-    if str(preset_or_folder) in PRESETS:
-        built_in = _BUILT_IN / str(preset_or_folder)
+def _find(given: str | Path) -> Path:
+    """Return the checkpoint folder that a preset's name, a path or a hub id means."""
+    path = Path(given).expanduser()
+    if path.is_file() or (path.is_dir() and not (path / WEIGHTS_FILE).is_file() and holds_tensors(path)):
+        raise CheckpointError(f"{path} is no checkpoint folder; run 'x2sam convert {path} FOLDER' and pass FOLDER")
+    if path.is_dir():
+        return path
+    if str(given) in PRESETS:
+        built_in = _BUILT_IN / str(given)
         if built_in.is_dir():
             return built_in
         raise CheckpointError(
-            f"preset {preset_or_folder!r} ships without weights; convert its checkpoint and pass that folder instead"
+            f"preset {str(given)!r} ships without weights; convert its checkpoint and pass that folder instead"
         )
-    if given.is_absolute() or len(given.parts) > 1:
-        raise CheckpointError(
-            f"no checkpoint folder at {given}; expected {CONFIG_FILE}, {WEIGHTS_FILE}, {TOKENIZER_FILE}"
-        )
+    if is_hub_id(given):
+        return find_path(given, "checkpoint folder", [WEIGHTS_FILE], [CONFIG_FILE, TOKENIZER_FILE, MANIFEST_FILE])
+    message = f"expected {', '.join(FOLDER_FILES)}"
+    if path.is_absolute() or len(path.parts) > 1:
+        raise CheckpointError(f"no checkpoint folder at {path}; {message}")
     raise ConfigError(
-        f"unknown preset {str(preset_or_folder)!r}; there are: {', '.join(PRESETS)}, or a checkpoint folder"
+        f"no checkpoint {str(given)!r}: there is no preset of that name ({', '.join(PRESETS)}) and no folder "
+        f"{path.absolute()}; pass one of these, or a hub id like owner/name"
     )

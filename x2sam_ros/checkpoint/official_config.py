@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from x2sam_ros.errors import ConfigError
-from x2sam_ros.model.config import DecoderConfig, HieraConfig, MemoryConfig, SegmentorConfig, X2SAMConfig
+from x2sam_ros.model.config import DecoderConfig, HieraConfig, MemoryConfig, SegmentorConfig, X2SAMConfig, preset
 from x2sam_ros.model.language_config import LanguageConfig, RegionConfig, TextConfig, VisionConfig
 
 _HIERA = {
@@ -98,6 +98,8 @@ _ONLY_SUPPORTED: dict[str, dict[str, Any]] = {
     },
     "segmentor": {"use_memory": True},
     "text_config": {"tie_word_embeddings": True},
+    "qwen3_vl": {"tie_word_embeddings": True},
+    "lora": {"use_rslora": False, "use_dora": False, "rank_pattern": {}, "alpha_pattern": {}, "lora_bias": False},
 }
 """Options of the published code that its weights do not use; any other value is refused rather than ignored."""
 
@@ -106,7 +108,8 @@ def segmentor_config(official: Mapping[str, Any]) -> SegmentorConfig:
     """Read the segmentor's configuration.
 
     Args:
-        official: tables ``sam2`` and ``mask2former`` with the published names; absent settings keep their defaults.
+        official: tables ``sam2`` and ``mask2former`` with the published names, and ``image_processor``, what the mask
+            encoder's preprocessor_config.json holds; absent settings keep their defaults.
 
     Raises:
         ConfigError: a table is missing, a setting contradicts the network, or an option is not supported.
@@ -130,7 +133,18 @@ def segmentor_config(official: Mapping[str, Any]) -> SegmentorConfig:
     if "decoder_layers" in mask2former:
         # The published count includes the prediction from the learned queries, before any layer.
         decoder = replace(decoder, mask_layers=int(mask2former["decoder_layers"]) - 1)
-    return SegmentorConfig(image_size=image_size, hiera=hiera, memory=memory, decoder=decoder)
+    processor = official.get("image_processor")
+    resize = SegmentorConfig.resize if processor is None else _resize_mode(processor, image_size)
+    return SegmentorConfig(image_size=image_size, resize=resize, hiera=hiera, memory=memory, decoder=decoder)
+
+
+def _resize_mode(processor: Mapping[str, Any], side: int) -> str:
+    sizes = {"square": {"height": side, "width": side}, "longest": {"longest_edge": side}}
+    size = processor.get("size", sizes["longest"])  # the published class's own default
+    for mode, supported in sizes.items():
+        if size == supported:
+            return mode
+    raise ConfigError(f"option image_processor.size is {size!r}; only {list(sizes.values())} are supported")
 
 
 def language_config(official: Mapping[str, Any]) -> LanguageConfig:
@@ -146,6 +160,7 @@ def language_config(official: Mapping[str, Any]) -> LanguageConfig:
     text, vision = _table(qwen, "text_config"), _table(qwen, "vision_config")
     _refuse_unsupported("x2sam", options)
     _refuse_unsupported("text_config", text)
+    _refuse_unsupported("qwen3_vl", qwen)
     rope = text.get("rope_scaling") or text.get("rope_parameters") or {}
     if rope.get("rope_type", "default") != "default":
         raise ConfigError(f"rope_type is {rope['rope_type']!r}; only 'default' is supported")
@@ -161,28 +176,35 @@ def language_config(official: Mapping[str, Any]) -> LanguageConfig:
     )
 
 
-def config_from_official(language: Mapping[str, Any], segmentor: Mapping[str, Any]) -> X2SAMConfig:
+def config_from_official(language: Mapping[str, Any], segmentor: Mapping[str, Any] | None = None) -> X2SAMConfig:
     """Read the whole network's configuration; see ``language_config`` and ``segmentor_config``.
+
+    Without tables of its own the segmentor is the release's.
 
     Raises:
         ConfigError: a table is missing, or an option is not supported.
     """
     region = replace(RegionConfig(), **_renamed(language.get("x2sam", {}), _REGION, RegionConfig))
-    return X2SAMConfig(
-        segmentor=segmentor_config(segmentor), language=language_config(language), region=region, preset="converted"
-    )
+    masks = SegmentorConfig() if segmentor is None else segmentor_config(segmentor)
+    config = X2SAMConfig(segmentor=masks, language=language_config(language), region=region)
+    return config if config == preset(config.preset) else replace(config, preset="converted")
+
+
+RELEASE_LORA_SCALE = 2.0
+"""alpha / r of the published adapters, 256 / 128."""
 
 
 def lora_scale(language: Mapping[str, Any]) -> float:
     """Return what LoRA products are multiplied with when merged: alpha / r.
 
     Raises:
-        ConfigError: the ``lora`` table lacks both ``scaling`` and ``lora_alpha`` / ``r``.
+        ConfigError: the ``lora`` table lacks both ``scaling`` and ``lora_alpha`` / ``r``, or asks for another rule.
     """
     lora = _table(language, "lora")
+    _refuse_unsupported("lora", lora)
     try:
         return float(lora["scaling"]) if "scaling" in lora else float(lora["lora_alpha"]) / float(lora["r"])
-    except (KeyError, ZeroDivisionError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise ConfigError(f"table 'lora' needs 'scaling', or 'lora_alpha' and 'r'; got {dict(lora)}") from error
 
 

@@ -29,6 +29,17 @@ def replay(
     classes: Annotated[
         list[str] | None, typer.Option(help='Every instance of each: "cup, plate, fork". Repeatable.')
     ] = None,
+    stuff: Annotated[
+        list[str] | None,
+        typer.Option(help='Classes that cannot be counted: "sky, road". With any, masks do not overlap. Repeatable.'),
+    ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Task of all prompts: reaseg, grefseg, chat, vgdseg (regions of a second are one prompt), or gcgseg, "
+            "which needs no other option. [default: the usual one of each kind of prompt]"
+        ),
+    ] = None,
     click: Annotated[
         list[str] | None,
         typer.Option(
@@ -76,7 +87,8 @@ def replay(
 
     if preset is not None and checkpoint is not None:
         raise ConfigError("--preset and --checkpoint name two models; give one of them")
-    schedule = read_schedule(text or (), classes or (), click or (), box or (), mask or ())
+    prompts = (text or (), classes or (), click or (), box or (), mask or ())
+    schedule = read_schedule(*prompts, stuff=stuff or (), task=task)
     source = open_source(input_path, topic, stride, fps)
     for option, path in (("--out", out), ("--video", video)):
         if path is not None and input_path.resolve() in (path.resolve(), *path.resolve().parents):
@@ -162,10 +174,14 @@ def _print_report(
         soft_wrap=True,
     )
     origins = {item.prompt.prompt_id: item.origin for item in schedule}
+    last = {grounding.prompt_id: grounding for grounding in report.groundings}
+    for prompt_id, grounding in last.items():
+        if grounding.response:
+            console.print(f"{origins.get(prompt_id, prompt_id)}: {grounding.response}", markup=False, soft_wrap=True)
     warnings = [
-        f"{origins.get(grounding.prompt_id, grounding.prompt_id)} found no target"
-        for grounding in report.groundings
-        if grounding.status == GroundingStatus.NO_TARGET
+        f"{origins.get(prompt_id, prompt_id)} found no target" + (f": {grounding.message}" if grounding.message else "")
+        for prompt_id, grounding in last.items()
+        if grounding.status in (GroundingStatus.NO_TARGET, GroundingStatus.REMOVED)
     ]
     for warning in (*warnings, *report.problems):
         console.print(f"warning: {warning}", markup=False, soft_wrap=True)

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
 
+from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.mask_memory import MaskMemory
 from x2sam_ros.engine.memory_policy import MemoryPolicy
-from x2sam_ros.engine.preprocess import picture_patches, resize_region
+from x2sam_ros.engine.preprocess import clip_patches, picture_patches, resize_region
 from x2sam_ros.engine.region import Region, locate
-from x2sam_ros.engine.track import Group, Target
-from x2sam_ros.errors import PromptError
-from x2sam_ros.model.conversation import Media
+from x2sam_ros.engine.reply import Reply, judge_answer
+from x2sam_ros.engine.task_head import ConversationRequest, TaskHead
+from x2sam_ros.engine.track import Group
+from x2sam_ros.errors import ConfigError, PluginError
+from x2sam_ros.model.condition import PromptCondition
+from x2sam_ros.model.conversation import Answer, Conversation, Media
 from x2sam_ros.model.encoder import ImageFeatures
-from x2sam_ros.model.language import VisionFeatures
+from x2sam_ros.model.generation import Generated
+from x2sam_ros.model.language import Prefix, VisionFeatures
+from x2sam_ros.model.template import Template
+from x2sam_ros.model.tokenizer import PHRASE_START
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
 from x2sam_ros.types import (
     MAX_CLICKS,
     BoolArray,
-    ClassListPrompt,
-    Phrase,
+    BoxPrompt,
+    MaskPrompt,
     PointPrompt,
     Prompt,
-    Task,
-    TextPrompt,
+    RegionsPrompt,
     Uint8Array,
 )
 
@@ -34,12 +42,68 @@ POINT_SEED = 0
 """Seed of the points drawn from a region, so that the same prompt gives the same answer."""
 
 
-@dataclass(frozen=True)
 class Picture:
-    """A frame as the language model sees it."""
+    """A frame or a clip as the language model sees it, for any number of prompts.
 
-    vision: VisionFeatures
-    media: Media
+    Args:
+        model: the network.
+        shown: uint8 (H, W, 3), a frame, or (T, H, W, 3), a clip.
+        num_prompts: how many prompts are about it.
+
+    Raises:
+        FrameError: it is too elongated.
+    """
+
+    def __init__(self, model: X2SAM, shown: Uint8Array, num_prompts: int = 1) -> None:
+        cut = picture_patches if shown.ndim == 3 else clip_patches
+        patches, grid = cut(shown, model.config.language, model.device)
+        self._model, self._num_prompts = model, num_prompts
+        self.vision: VisionFeatures = model.language.encode_image(patches, grid)
+        steps = int(grid[0, 0])
+        self.media = Media(self.vision.counts[0] // steps, None if shown.ndim == 3 else steps)
+
+    @cached_property
+    def prefix(self) -> Prefix | None:
+        """What several conversations about it begin with, read once; None for a single one, read in one pass."""
+        return self._model.prefix(self.media, self.vision) if self._num_prompts > 1 else None
+
+
+@dataclass(frozen=True)
+class View:
+    """What a prompt is about.
+
+    Args:
+        size: (height, width) of the frame it is given on, pixels.
+        features: the mask encoder's view of that frame, from which regions are read.
+        picture: what the language model is shown: that frame, or a clip.
+    """
+
+    size: tuple[int, int]
+    features: ImageFeatures
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt in words.
+
+    Args:
+        prompt: what was asked.
+        head: serves its task.
+        request: what the head made of it.
+        conversation: with its answer where that is fixed.
+        regions: its clicks, boxes or masks.
+        clicks: those of its target so far.
+        tokens: the regions for the language model, float (R, K, D); None without any.
+    """
+
+    prompt: Prompt
+    head: TaskHead
+    request: ConversationRequest
+    conversation: Conversation
+    regions: tuple[Region, ...] = ()
+    clicks: PointPrompt | None = None
+    tokens: torch.Tensor | None = None
 
 
 class Grounder:
@@ -48,115 +112,140 @@ class Grounder:
     Args:
         model: the network.
         policy: the memory policy of new conversations.
+        config: how long an answer may be.
     """
 
-    def __init__(self, model: X2SAM, policy: MemoryPolicy) -> None:
-        self._model, self._policy = model, policy
+    def __init__(self, model: X2SAM, policy: MemoryPolicy, config: EngineConfig) -> None:
+        self._model, self._policy, self._config = model, policy, config
 
-    def look(self, image: Uint8Array) -> Picture:
-        """Encode a frame for the language model, once for all prompts that refer to it."""
-        patches, grid = picture_patches(image, self._model.config.language, self._model.device)
-        vision = self._model.language.encode_image(patches, grid)
-        return Picture(vision, Media(tokens_per_step=vision.counts[0]))
-
-    def ground(
-        self,
-        prompt: Prompt,
-        size: tuple[int, int],
-        features: ImageFeatures,
-        picture: Picture,
-        clicks: PointPrompt | None = None,
-        current: BoolArray | None = None,
-    ) -> Group:
-        """Understand one prompt.
+    def ask(
+        self, prompt: Prompt, view: View, clicks: PointPrompt | None = None, current: BoolArray | None = None
+    ) -> Question:
+        """Put a prompt into words, and its regions into tokens.
 
         Args:
-            prompt: what was asked.
-            size: (height, width) of the image in pixels.
-            features: the mask encoder's view of the image.
-            picture: the language side's view.
+            prompt: what is asked.
+            view: the frame it is asked on.
             clicks: earlier clicks of the target being refined.
             current: bool (H, W), its present mask.
 
-        Returns:
-            A group without targets.
-
         Raises:
             PromptError: the prompt does not fit the image or its task.
-            PluginError: no head serves the task.
+            PluginError: no head serves the task, or it contradicts itself.
+            ConfigError: the task cannot be put into the words the model was trained with.
         """
-        head = installed_plugins().task_head(_task(prompt).value)()
+        head: TaskHead = installed_plugins().task_head(prompt.task_name)()
         request = head.request(prompt)
-        builder = self._model.conversations
-        if request.num_regions:
-            region, clicks = _region(prompt, size, clicks, current)
-            conversation = builder.regions(request.task, request.num_regions, picture.media)
-            tokens = self._region_tokens(region, features)
-            labels: tuple[str, ...] = ("",)
-        else:
-            region, clicks, tokens = None, None, None
-            conversation = builder.text(request.task, request.phrases, picture.media)
-            labels = request.phrases
-        condition = self._model.condition(self._model.collate([conversation]), picture.vision, [0], tokens)
-        return Group(prompt, head.selection, condition, MaskMemory(self._policy), labels, region, clicks)
+        template = request.template or _template(head, self._model.config.language.templates)
+        conversation = self._model.conversations.build(
+            template, view.picture.media, phrases=request.phrases, regions=request.num_regions, text=request.text
+        )
+        if not request.num_regions:
+            return Question(prompt, head, request, conversation)
+        regions, clicks = _place(prompt, view.size, clicks, current)
+        tokens = self._region_tokens(regions, view.features)
+        return Question(prompt, head, request, conversation, regions, clicks, tokens)
 
-    def _region_tokens(self, region: Region, features: ImageFeatures) -> torch.Tensor:
-        side = self._model.config.segmentor.image_size
+    def ground(self, asked: Question, picture: Picture) -> Group | Reply:
+        """Understand one prompt.
+
+        Args:
+            asked: the prompt in words.
+            picture: what it was put into words for.
+
+        Returns:
+            A group without targets; only the reply where the answer points at nothing.
+
+        Raises:
+            PromptError: the prompt is longer than the model can read.
+            PluginError: the task head named too many labels, or too few.
+        """
+        if not asked.conversation.answer_ids:
+            return self.answered(
+                asked,
+                self._model.generate(
+                    asked.conversation,
+                    picture.vision,
+                    asked.tokens,
+                    picture.prefix,
+                    max_new_tokens=self._config.max_answer_tokens,
+                ),
+            )
+        return self._group(asked, *self._force(asked, picture))
+
+    def answered(self, asked: Question, generated: Generated) -> Group | Reply:
+        """Read an answer that the language model wrote; see ``ground``."""
+        reply = self._judge(asked, generated.conversation, generated.answer, generated.finish)
+        return self._group(asked, generated.condition(self._model), reply)
+
+    def _group(self, asked: Question, condition: PromptCondition | None, reply: Reply) -> Group | Reply:
+        """Return the group of an understood prompt, or only the reply where nothing is to be segmented."""
+        if condition is None:
+            return reply
+        labels = tuple(text for text, _, _ in reply.spans) or asked.request.labels
+        if len(labels) != condition.num_phrases:
+            raise PluginError(
+                f"task head '{asked.head.task}' named {len(labels)} labels for {condition.num_phrases} phrases; "
+                "report it to the head's author"
+            )
+        return Group(
+            asked.prompt,
+            asked.head,
+            condition,
+            MaskMemory(self._policy),
+            labels,
+            asked.request.stuff,
+            asked.regions,
+            asked.clicks,
+            reply,
+        )
+
+    def _force(self, asked: Question, picture: Picture) -> tuple[PromptCondition | None, Reply]:
+        """Read a prompt whose answer is known; an answer that marks phrases of its own counts as said."""
+        conversation = asked.conversation
+        answer = self._model.conversations.read_answer(conversation.answer_ids)
+        reply = Reply(answer.text, answer.phrases) if answer.phrases else Reply()
+        if not answer.num_seg or not conversation.num_phrases:
+            return None, self._judge(asked, conversation, answer)
+        condition = self._model.understand(conversation, picture.vision, asked.tokens, picture.prefix)
+        return condition, reply
+
+    def _judge(self, asked: Question, conversation: Conversation, answer: Answer, finish: str = "stop") -> Reply:
+        opened = conversation.answer_ids.count(self._model.tokenizer.control_ids[PHRASE_START])
+        return judge_answer(answer, opened, finish, asked.request.wants_masks, asked.conversation.num_phrases)
+
+    def _region_tokens(self, regions: Sequence[Region], features: ImageFeatures) -> torch.Tensor:
+        square = self._model.config.segmentor
         generator = torch.Generator().manual_seed(POINT_SEED)
         maps = self._model.region_maps(features.stages)
-        return self._model.region_tokens(maps, resize_region(region.mask, side)[None], generator=generator)
-
-    def phrases(self, group: Group, targets: list[Target]) -> tuple[Phrase, ...]:
-        """Return the query's phrases with the targets each one found."""
-        query, found, start = query_of(group.prompt), [], 0
-        for index, label in enumerate(group.labels):
-            if not label:
-                continue
-            position = query.find(label, start)
-            if position < 0:  # a task head that puts prompts into words of its own
-                continue
-            start = position
-            mine = [target for target in targets if target.class_index == index]
-            found.append(
-                Phrase(
-                    label,
-                    start,
-                    start + len(label),
-                    tuple(target.target_id for target in mine),
-                    max((target.score for target in mine), default=0.0),
-                )
-            )
-            start += len(label)
-        return tuple(found)
+        masks = resize_region(np.stack([region.mask for region in regions]), square.image_size, resize=square.resize)
+        return self._model.region_tokens(maps, masks, generator=generator)
 
 
-def _task(prompt: Prompt) -> Task:
-    """Return a prompt's task, which a caller may have given by name."""
-    try:
-        return Task(prompt.task)
-    except ValueError as error:
-        raise PromptError(f"unknown task {prompt.task!r}; tasks: {', '.join(task.value for task in Task)}") from error
+def _template(head: TaskHead, wording: str) -> Template:
+    template = head.templates.get(wording)
+    if template is None:
+        known = ", ".join(sorted(head.templates)) or "none"
+        raise ConfigError(
+            f"task '{head.task}' has no wording '{wording}', which this checkpoint was trained with (it has: {known}); "
+            "use another task or another checkpoint"
+        )
+    return template
 
 
-def query_of(prompt: Prompt) -> str:
-    """Return a prompt in words: its text, its classes joined by commas, or what kind of region it is."""
-    if isinstance(prompt, TextPrompt):
-        return prompt.text
-    if isinstance(prompt, ClassListPrompt):
-        return ", ".join(prompt.classes)
-    return type(prompt).__name__.removesuffix("Prompt").lower()
-
-
-def _region(
+def _place(
     prompt: Prompt, size: tuple[int, int], clicks: PointPrompt | None, current: BoolArray | None
-) -> tuple[Region, PointPrompt | None]:
-    """Place a region prompt; a click adds to those of the target's earlier clicks that still hold."""
-    assert not isinstance(prompt, (TextPrompt, ClassListPrompt))  # its task head accepted it as a region
+) -> tuple[tuple[Region, ...], PointPrompt | None]:
+    """Place the regions of a prompt; a click adds to those of the target's earlier clicks that still hold."""
+    if isinstance(prompt, RegionsPrompt):
+        return tuple(locate(region, size) for region in prompt.regions), None
+    if isinstance(prompt, (BoxPrompt, MaskPrompt)):
+        return (locate(prompt, size),), None
     if not isinstance(prompt, PointPrompt):
-        return locate(prompt, size), None
+        raise PluginError(f"the head of task '{prompt.task_name}' reads regions from a {type(prompt).__name__}")
     region = locate(prompt, size, current)
     if clicks is None or current is None:
-        return region, prompt
+        return (region,), prompt
     points, labels = clicks.points_px, np.asarray(clicks.point_labels)
     # The object may have moved since: a click holds while the target's mask agrees with it.
     x, y = points.astype(int).T
@@ -168,4 +257,4 @@ def _region(
         point_labels=np.concatenate([labels[holds], np.asarray(prompt.point_labels)])[-MAX_CLICKS:],
     )
     # only negative clicks: what they leave of the mask says more than the earlier points
-    return (locate(joined, size, current) if np.any(prompt.point_labels) else region), joined
+    return (locate(joined, size, current) if np.any(prompt.point_labels) else region,), joined

@@ -6,37 +6,57 @@ One session serves one camera stream and belongs to one thread; several may shar
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
 from x2sam_ros.config import EngineConfig, NodeConfig
-from x2sam_ros.engine.grounding import Grounder, Picture, query_of
+from x2sam_ros.engine.grounding import Grounder, Picture, View
 from x2sam_ros.engine.mask_memory import entry_row, merge_memories
+from x2sam_ros.engine.masks import Placement, strongest
 from x2sam_ros.engine.memory_policy import MemoryRecord
 from x2sam_ros.engine.preprocess import mask_encoder_pixels
-from x2sam_ros.engine.select import Candidates, best_query, instances, match_tracks
+from x2sam_ros.engine.reply import grounding_of
+from x2sam_ros.engine.select import Candidates, Choice
 from x2sam_ros.engine.track import Group, Target
-from x2sam_ros.errors import ConfigError, PluginError, PromptError
+from x2sam_ros.errors import ConfigError, FrameError, PluginError, PromptError
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.encoder import ImageFeatures
 from x2sam_ros.model.pixel_decoder import PixelFeatures
 from x2sam_ros.model.segmentor import StepOutput
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
-from x2sam_ros.types import BoolArray, Frame, FrameResult, Grounding, GroundingStatus, Prompt, TargetState
+from x2sam_ros.types import (
+    BoolArray,
+    Frame,
+    FrameResult,
+    Grounding,
+    GroundingStatus,
+    Prompt,
+    TargetState,
+    Uint8Array,
+)
 
 REMEMBERED_PROMPT_IDS = 1_024
 """Prompt ids a session remembers to tell a repeated one; older ids may be used again."""
 
 MAX_TARGET_ID = 65_535
 """Target ids fit a 16-bit label image; after the last one numbering starts again at 1."""
+
+MAX_CLIP_FRAMES = 128
+"""Most frames of a clip that a prompt may come with."""
+
+
+@dataclass(frozen=True)
+class _Submitted:
+    """A prompt that waits, with the clip that the language model is to be shown."""
+
+    prompt: Prompt
+    clip: Uint8Array | None
 
 
 class Session:
@@ -57,10 +77,11 @@ class Session:
         self._model = model
         self._config = EngineConfig() if config is None else config
         policy = installed_plugins().memory_policy(memory_policy)(self._config)
-        self._grounder = Grounder(model, policy)
-        self._pending: deque[Prompt] = deque()  # at most config.max_pending_prompts
+        self._grounder = Grounder(model, policy, self._config)
+        self._pending: deque[_Submitted] = deque()  # at most config.max_pending_prompts
         self._prompt_ids: deque[str] = deque(maxlen=REMEMBERED_PROMPT_IDS)
-        self._groups: list[Group] = []  # each holds at least one target, so at most config.max_targets
+        self._groups: list[Group] = []  # each counts as one target at least, so at most config.max_targets
+        self._understood: list[Group] = []  # at most config.max_targets
         self._opening: list[Group] = []  # groups of this frame's prompts; empty between frames
         self._next_target_id = 1
         self._timings: dict[str, float] = {}
@@ -72,15 +93,22 @@ class Session:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of tensors held for the targets: conditions, memories and newest masks."""
+        """Bytes held for the targets: conditions, memories, regions and newest masks."""
         return sum(group.nbytes for group in self._groups)
 
-    def submit(self, prompt: Prompt) -> None:
+    def submit(self, prompt: Prompt, clip: Uint8Array | None = None) -> None:
         """Queue a prompt; it is carried out on the next frame, whose result holds its grounding.
 
+        Args:
+            prompt: what is asked. Its regions lie on the next frame, with or without a clip.
+            clip: uint8 (T, H, W, 3), RGB: what the language model is shown in place of the next frame, as a video of
+                one frame per second. The published evaluation shows it the clip that is to be segmented.
+
         Raises:
-            PromptError: its id is taken, or too many prompts are waiting.
+            PromptError: its id is taken, too many prompts are waiting, or the clip is none.
         """
+        if clip is not None:
+            _check_clip(clip)
         if prompt.prompt_id and prompt.prompt_id in self._prompt_ids:
             raise PromptError(f"prompt id '{prompt.prompt_id}' is taken; give every prompt an id of its own")
         if len(self._pending) >= self._config.max_pending_prompts:
@@ -90,7 +118,20 @@ class Session:
             )
         if prompt.prompt_id:
             self._prompt_ids.append(prompt.prompt_id)
-        self._pending.append(prompt)
+        self._pending.append(_Submitted(prompt, clip))
+
+    def begin(self, group: Group) -> None:
+        """Queue a prompt that is understood already: its targets begin on the next frame, whose result reports them.
+
+        Args:
+            group: what a ``Grounder`` made of it.
+
+        Raises:
+            PromptError: there is no room for its targets.
+        """
+        if full := self._full():
+            raise PromptError(full)
+        self._understood.append(group)
 
     def remove(self, target_id: int) -> None:
         """Forget a target at once.
@@ -99,14 +140,36 @@ class Session:
             PromptError: there is no such target.
         """
         self._group_of(target_id).targets.pop(target_id)
-        self._groups = [group for group in self._groups if group.targets]
+        self._drop_empty()
 
-    def reset(self) -> None:
-        """Forget all targets, waiting prompts and used prompt ids; target ids start at 1 again."""
+    def remove_prompt(self, prompt_id: str) -> tuple[int, ...]:
+        """Forget a prompt at once, whether it waits, still looks for something, or has targets.
+
+        Returns:
+            The targets that were forgotten with it.
+
+        Raises:
+            PromptError: there is no such prompt.
+        """
+        groups = [group for group in self._groups if group.prompt.prompt_id == prompt_id]
+        known = groups or any(item.prompt.prompt_id == prompt_id for item in self._pending)
+        if not prompt_id or not known:
+            raise PromptError(f"there is no prompt '{prompt_id}' that waits, looks or has targets")
+        self._pending = deque(item for item in self._pending if item.prompt.prompt_id != prompt_id)
+        self._groups = [group for group in self._groups if group.prompt.prompt_id != prompt_id]
+        return tuple(sorted(target_id for group in groups for target_id in group.targets))
+
+    def reset(self, restart_ids: bool = True) -> None:
+        """Forget all targets, waiting prompts and used prompt ids.
+
+        Args:
+            restart_ids: whether target ids start at 1 again, or new targets get new ids.
+        """
         self._pending.clear()
         self._prompt_ids.clear()
-        self._groups, self._opening = [], []
-        self._next_target_id = 1
+        self._groups, self._understood, self._opening = [], [], []
+        if restart_ids:
+            self._next_target_id = 1
 
     @torch.inference_mode()
     def step(self, frame: Frame) -> FrameResult:
@@ -117,13 +180,14 @@ class Session:
 
         Raises:
             FrameError: the picture cannot be used; nothing is changed.
-            PluginError: the memory policy gave an invalid answer.
+            PluginError: the memory policy or a task head gave an invalid answer.
+            ModelError: the network answered with NaN.
         """
         self._timings, self._opening = {}, []
         started = time.perf_counter()
-        groundings = self._segment(frame) if self._groups or self._pending else []
+        groundings = self._segment(frame) if self._groups or self._pending or self._understood else []
         with self._timed("postprocess"):
-            seen, masks = self._masks(frame.size)
+            seen, masks = self._masks(frame)
         self._timings["total"] = (time.perf_counter() - started) * 1e3
         return FrameResult(
             stamp_ns=frame.stamp_ns,
@@ -141,141 +205,136 @@ class Session:
 
     def _segment(self, frame: Frame) -> list[Grounding]:
         """Bring every target to this frame and carry out the waiting prompts; without either there is nothing to do."""
-        with self._arithmetic():
+        with arithmetic(self._model, self._config):
             with self._timed("preprocess"):
-                side = self._model.config.segmentor.image_size
-                pixel_values = mask_encoder_pixels(frame.image, side, self._model.device)
+                pixel_values = _pixel_values(self._model, frame.image)
             with self._timed("encode"):
                 features = self._model.segmentor.encode_image(pixel_values)
-            groundings = self._ground(frame, features)
+            groundings = self._ground(frame, features) if self._pending or self._understood else []
             if self._groups:
-                self._advance(frame, features, self._groups)
+                groundings += self._advance(frame, features, self._groups)
             if self._opening:
                 groundings += self._begin(frame, features, self._opening)
         return groundings
 
-    def _arithmetic(self) -> torch.autocast:
-        """Multiply in bfloat16 when asked to, and in the weights' own type when that is a short one."""
-        weights = self._model.bg_embeds.weight.dtype
-        short = weights is not torch.float32
-        dtype = weights if short else torch.bfloat16
-        return torch.autocast(self._model.device.type, dtype=dtype, enabled=short or self._config.autocast)
-
     def _ground(self, frame: Frame, features: ImageFeatures) -> list[Grounding]:
-        """Understand the waiting prompts, opening a group for each; return what was rejected."""
-        rejected: list[Grounding] = []
-        postponed: list[Prompt] = []
-        if not self._pending:
-            return rejected
+        """Understand the waiting prompts, opening a group for each; return what was rejected, or answered in words."""
+        answered: list[Grounding] = []
+        postponed: list[_Submitted] = []
         with self._timed("language"):
-            picture = self._grounder.look(frame.image)
+            shown = Counter(id(item.clip) for item in self._pending)
+            pictures: dict[int, Picture] = {}
+            if shown[id(None)]:  # what is wrong with the frame is no prompt's fault
+                pictures[id(None)] = Picture(self._model, frame.image, shown[id(None)])
+            self._opening, self._understood = self._understood, []
             while self._pending:
-                prompt = self._pending.popleft()
-                if any(prompt.target_id in group.targets for group in self._opening):
-                    postponed.append(prompt)  # its target is being refined on this very frame
+                item = self._pending.popleft()
+                if any(item.prompt.target_id in group.targets for group in self._opening):
+                    postponed.append(item)  # its target is being refined on this very frame
                     continue
                 try:
-                    self._opening.append(self._open(prompt, frame, features, picture))
-                except (PromptError, PluginError, ConfigError) as error:
-                    rejected.append(_answer(prompt, frame, GroundingStatus.REJECTED, message=str(error)))
+                    if item.clip is not None and id(item.clip) not in pictures:
+                        pictures[id(item.clip)] = Picture(self._model, item.clip, shown[id(item.clip)])
+                    view = View(frame.size, features, pictures[id(item.clip)])
+                    answered += self._open(item.prompt, frame, view)
+                except (PromptError, PluginError, ConfigError, FrameError) as error:
+                    answered.append(grounding_of(item.prompt, frame, GroundingStatus.REJECTED, str(error)))
         self._pending.extend(postponed)
-        return rejected
+        return answered
 
-    def _open(self, prompt: Prompt, frame: Frame, features: ImageFeatures, picture: Picture) -> Group:
-        """Make the group of one prompt; a refined target moves into it, keeping its id."""
+    def _open(self, prompt: Prompt, frame: Frame, view: View) -> list[Grounding]:
+        """Make the group of one prompt, or return its answer in words; a refined target moves in, keeping its id."""
         if prompt.target_id is None:
-            followed = self._followed()
-            if followed >= self._config.max_targets:
-                raise PromptError(
-                    f"{followed} targets are followed, at most {self._config.max_targets} may be; "
-                    "remove one or raise max_targets"
-                )
-            return self._grounder.ground(prompt, frame.size, features, picture)
-        old = self._group_of(prompt.target_id)
-        target = old.targets[prompt.target_id]
-        current = None if target.last_mask is None else _upsample(target.last_mask.float() - 0.5, frame.size)
-        group = self._grounder.ground(prompt, frame.size, features, picture, old.clicks, current)
-        group.targets[target.target_id] = replace(target, label=group.labels[0] or target.label, class_index=0)
-        old.targets.pop(target.target_id)
-        self._groups = [g for g in self._groups if g.targets]
-        return group
+            asked, full = self._grounder.ask(prompt, view), self._full()
+            if full and asked.request.wants_masks:
+                raise PromptError(full)
+        else:
+            old, full = self._group_of(prompt.target_id), ""
+            target, place = old.targets[prompt.target_id], self._place(frame)
+            current = place.enlarge(target.track(place.cells).mask[None].float() - 0.5)[0] > 0
+            asked = self._grounder.ask(prompt, view, old.clicks, current.cpu().numpy())
+        opened = self._grounder.ground(asked, view.picture)
+        if not isinstance(opened, Group):
+            return [grounding_of(prompt, frame, opened.status, opened.message, reply=opened)]
+        if full:
+            return [grounding_of(prompt, frame, opened.reply.status, full, reply=opened.reply)]
+        if prompt.target_id is not None:
+            opened.targets[prompt.target_id] = replace(target)
+            opened.name(opened.targets[prompt.target_id], 0)
+            old.targets.pop(prompt.target_id)
+            self._drop_empty()
+        self._opening.append(opened)
+        return []
 
-    def _advance(self, frame: Frame, features: ImageFeatures, groups: list[Group]) -> None:
-        """Segment the frame for groups that have a memory."""
+    def _full(self) -> str:
+        """Return why no target can be added; '' while there is room."""
+        followed, most = self._followed(), self._config.max_targets
+        if followed < most:
+            return ""
+        return f"{followed} targets are followed, at most {most} may be; remove one or raise max_targets"
+
+    def _advance(self, frame: Frame, features: ImageFeatures, groups: list[Group]) -> list[Grounding]:
+        """Segment the frame for groups that have a memory; report class lists that found their first, or give up."""
         with self._timed("pixel_decode"):
             pixels = self._model.segmentor.decode_pixels(features, first=False)
         with self._timed("segment"):
             condition = PromptCondition.merge([group.condition for group in groups])
             memory = merge_memories([group.memory for group in groups], frame.frame_index)
             output = self._model.segmentor.step(pixels, condition, memory)
+        answers = []
         with self._timed("select"):
             for row, group in enumerate(groups):
-                found = Candidates.read(output.class_logits[row], output.mask_logits[row])
-                if group.selection == "per_class_instances":
-                    self._follow_instances(group, found)
-                else:
-                    target = next(iter(group.targets.values()))
-                    target.see(best_query(found, None, target.last_mask), self._config)
+                looked = not group.targets
+                self._read(group, self._candidates(frame, group, output, row), prompted=False)
+                if looked and (group.targets or not group.is_looking(self._config)):
+                    answers.append(self._found(group, frame))
         self._remember(frame, groups, pixels, output, prompted=False)
+        self._drop_empty()
+        return answers
 
     def _begin(self, frame: Frame, features: ImageFeatures, groups: list[Group]) -> list[Grounding]:
-        """Segment the frame for new groups, which see it as their first; keep those that found something."""
+        """Segment the frame for new groups, which see it as their first; keep what found something or still looks."""
         with self._timed("pixel_decode"):
             pixels = self._model.segmentor.decode_pixels(features, first=True)
         with self._timed("segment"):
             output = self._model.segmentor.step(pixels, PromptCondition.merge([g.condition for g in groups]))
         answers = []
-        for row, group in enumerate(groups):
-            found = Candidates.read(output.class_logits[row], output.mask_logits[row])
-            if group.selection == "per_class_instances":
-                self._follow_instances(group, found)
-            else:
-                self._begin_one(group, found)
-            answers.append(self._found(group, frame))
+        with self._timed("select"):
+            for row, group in enumerate(groups):
+                self._read(group, self._candidates(frame, group, output, row), prompted=True)
+                answers.append(self._found(group, frame))
         self._remember(frame, groups, pixels, output, prompted=True)
-        self._groups += [group for group in groups if group.targets]
-        self._opening = []
+        self._groups, self._opening = [*self._groups, *groups], []
+        self._drop_empty()
         return answers
 
-    def _begin_one(self, group: Group, found: Candidates) -> None:
-        """Find the one target of a text, click, box or mask; a refined target stays even when it is not found."""
-        choice = best_query(found, group.region, None)
-        if group.region is not None:
-            # the person pointed at it: it is there, whatever the class head thinks
-            choice = replace(choice, score=max(choice.score, self._config.score_threshold))
-        refined = next(iter(group.targets.values()), None)
-        target = refined or Target(self._next_id(), group.labels[0])
-        target.see(choice, self._config)
-        if refined is None and target.logits is not None:
-            target.label = target.label or f"object {target.target_id}"
-            group.targets[target.target_id] = target
-        group.region = None
+    def _place(self, frame: Frame) -> Placement:
+        return Placement.of(frame.size, self._model.config.segmentor)
 
-    def _follow_instances(self, group: Group, found: Candidates) -> None:
-        """Match the detected instances to the group's targets; new ones are added up to the cap.
+    def _candidates(self, frame: Frame, group: Group, output: StepOutput, row: int) -> Candidates:
+        place = self._place(frame)
+        read = place.exact_candidates if self._config.official_quirks else place.candidates
+        return read(output, row, len(group.labels))
+
+    def _read(self, group: Group, found: Candidates, prompted: bool) -> None:
+        """Bring what a group's queries show to its targets; new ones are added up to the cap.
 
         At the cap a new one takes the place of the group's longest lost target, or else is not followed.
         """
-        choices = instances(found, self._config.score_threshold)
-        known = [target for target in group.targets.values() if target.last_mask is not None]
-        matched = match_tracks(choices, [(t.class_index, t.last_mask) for t in known if t.last_mask is not None])
-        for index, target in enumerate(known):
-            if index in matched:
-                target.see(choices[matched[index]], self._config)
-            else:
-                target.miss(self._config)
-        for row, choice in enumerate(choices):
-            if row in matched.values():
-                continue
+        for choice in group.read(found, self._config, prompted):
             if self._followed(besides=group) + len(group.targets) >= self._config.max_targets:
                 lost = [target for target in group.targets.values() if target.state is TargetState.LOST]
                 if not lost:
                     break
                 del group.targets[max(lost, key=lambda target: target.missed_frames).target_id]
-            target = Target(self._next_id(), group.labels[choice.class_index], choice.class_index)
-            target.label = target.label or f"object {target.target_id}"
-            target.see(choice, self._config)
-            group.targets[target.target_id] = target
+            self._add(group, choice)
+        group.vain_frames = 0 if group.targets else group.vain_frames + 1
+
+    def _add(self, group: Group, choice: Choice) -> None:
+        target = Target(self._next_id(), "")
+        group.name(target, choice.class_index)
+        target.see(choice, self._config)
+        group.targets[target.target_id] = target
 
     def _remember(
         self, frame: Frame, groups: list[Group], pixels: PixelFeatures, output: StepOutput, prompted: bool
@@ -283,7 +342,7 @@ class Session:
         with self._timed("remember"):
             entry = self._model.segmentor.write_memory(pixels, output)
             for row, group in enumerate(groups):
-                if not group.targets:
+                if not self._is_alive(group):
                     continue
                 seen = [t for t in group.targets.values() if t.logits is not None]
                 covered = [float((t.logits > 0).float().mean()) for t in seen if t.logits is not None]
@@ -297,24 +356,34 @@ class Session:
                 group.memory.store(record, entry_row(entry, row))
 
     def _found(self, group: Group, frame: Frame) -> Grounding:
+        """Report what a group found on this frame."""
         targets = [target for target in group.targets.values() if target.logits is not None]
+        status, message = GroundingStatus.OK, group.reply.message
         if not targets:
-            message = "nothing in the image fits the prompt"
-            return _answer(group.prompt, frame, GroundingStatus.NO_TARGET, message=message)
-        return replace(
-            _answer(group.prompt, frame, GroundingStatus.OK),
-            phrases=self._grounder.phrases(group, targets),
-            target_ids=tuple(target.target_id for target in targets),
+            status, message = group.reply.status, "nothing in the image fits the prompt"
+            if group.is_looking(self._config):
+                message += f"; it is looked for on the next {self._config.lost_frames - group.vain_frames} images"
+            elif group.vain_frames > 1:
+                status, message = GroundingStatus.REMOVED, f"nothing in {group.vain_frames} images fits the prompt"
+            message = "; ".join(filter(None, (message, group.reply.message)))
+        return grounding_of(
+            group.prompt, frame, status, message, reply=group.reply, labels=group.labels, targets=targets
         )
 
-    def _masks(self, size: tuple[int, int]) -> tuple[list[Target], BoolArray]:
+    def _masks(self, frame: Frame) -> tuple[list[Target], BoolArray]:
         """Return all targets, ascending by id, and their masks at the image's size; unseen ones have an empty one."""
         targets = sorted((t for g in self._groups for t in g.targets.values()), key=lambda t: t.target_id)
-        masks = np.zeros((len(targets), *size), dtype=bool)
+        masks = np.zeros((len(targets), *frame.size), dtype=bool)
         rows = [row for row, target in enumerate(targets) if target.logits is not None]
         if rows:
             logits = torch.stack([t.logits for t in targets if t.logits is not None])
-            masks[rows] = _upsample(logits - float(np.log(self._odds())), size)
+            planes = self._place(frame).enlarge(logits - float(np.log(self._odds())))
+            inside = planes > 0
+            for group in self._groups:
+                own = [i for i, row in enumerate(rows) if group.stuff and targets[row].target_id in group.targets]
+                if own:
+                    inside[own] &= strongest(planes[own])
+            masks[rows] = inside.cpu().numpy()
         for row in rows:
             if not masks[row].any():  # a lone weak cell can vanish between the image's pixels
                 targets[row].miss(self._config)
@@ -323,6 +392,12 @@ class Session:
     def _odds(self) -> float:
         threshold = min(max(self._config.mask_threshold, 1e-6), 1 - 1e-6)
         return threshold / (1 - threshold)
+
+    def _is_alive(self, group: Group) -> bool:
+        return bool(group.targets) or group.is_looking(self._config)
+
+    def _drop_empty(self) -> None:
+        self._groups = [group for group in self._groups if self._is_alive(group)]
 
     def _group_of(self, target_id: int) -> Group:
         for group in self._groups:
@@ -333,7 +408,7 @@ class Session:
 
     def _followed(self, besides: Group | None = None) -> int:
         """Count targets, and one for each group that has yet to find its own; ``besides`` is left out."""
-        groups = [group for group in (*self._groups, *self._opening) if group is not besides]
+        groups = [g for g in (*self._groups, *self._understood, *self._opening) if g is not besides]
         return sum(max(1, len(group.targets)) for group in groups)
 
     def _next_id(self) -> int:
@@ -352,15 +427,30 @@ class Session:
         self._timings[stage] = self._timings.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
 
 
-def _upsample(logits: Tensor, size: tuple[int, int]) -> BoolArray:
-    """Resize float (N, h, w) or (h, w) to the image and return where it is positive, bool (N, H, W) or (H, W)."""
-    planes = logits[None, None] if logits.ndim == 2 else logits[None]
-    resized = F.interpolate(planes.float(), size=size, mode="bilinear", align_corners=False)[0] > 0
-    masks: BoolArray = resized.cpu().numpy()
-    return masks[0] if logits.ndim == 2 else masks
+def arithmetic(model: X2SAM, config: EngineConfig) -> torch.autocast:
+    """Multiply in bfloat16 when asked to, and in the weights' own type when that is a short one."""
+    weights = model.bg_embeds.weight.dtype
+    short = weights is not torch.float32
+    dtype = weights if short else torch.bfloat16
+    return torch.autocast(model.device.type, dtype=dtype, enabled=short or config.autocast)
 
 
-def _answer(prompt: Prompt, frame: Frame, status: GroundingStatus, message: str = "") -> Grounding:
-    return Grounding(
-        prompt_id=prompt.prompt_id, status=status, query=query_of(prompt), message=message, stamp_ns=frame.stamp_ns
-    )
+def encode_frame(model: X2SAM, image: Uint8Array, config: EngineConfig) -> ImageFeatures:
+    """Return the mask encoder's view of a frame, uint8 (H, W, 3), as a session sees it; for prompts asked elsewhere."""
+    with arithmetic(model, config):
+        features: ImageFeatures = model.segmentor.encode_image(_pixel_values(model, image))
+        return features
+
+
+def _pixel_values(model: X2SAM, image: Uint8Array) -> torch.Tensor:
+    square = model.config.segmentor
+    return mask_encoder_pixels(image, square.image_size, model.device, square.resize, square.resample)
+
+
+def _check_clip(clip: Uint8Array) -> None:
+    """Raise PromptError where a clip is no stack of RGB pictures, or is too long."""
+    shape, dtype = np.shape(clip), getattr(clip, "dtype", type(clip))
+    if len(shape) != 4 or shape[3] != 3 or 0 in shape or dtype != np.uint8:
+        raise PromptError(f"clip must be uint8 (frames, H, W, 3) RGB with at least one pixel, got {dtype} {shape}")
+    if shape[0] > MAX_CLIP_FRAMES:
+        raise PromptError(f"clip has {shape[0]} frames, at most {MAX_CLIP_FRAMES} are accepted; leave some out")

@@ -18,11 +18,13 @@ from x2sam_ros.image_codec import decode_compressed, decode_image
 from x2sam_ros.msg import Grounding as GroundingMsg
 from x2sam_ros.msg import Prompt as PromptMsg
 from x2sam_ros.msg import TrackedMask, TrackedMaskArray
+from x2sam_ros.plugins import TASK_HEADS, installed_plugins
 from x2sam_ros.rle import decode_rle
-from x2sam_ros.ros.worker import Reject, Remove, Request, Reset, Submit
+from x2sam_ros.ros.worker import Reject, Remove, RemovePrompt, Request, Reset, Submit
 from x2sam_ros.types import (
     MAX_IMAGE_PIXELS,
     BoxPrompt,
+    CaptionPrompt,
     ClassListPrompt,
     Frame,
     FrameResult,
@@ -30,6 +32,7 @@ from x2sam_ros.types import (
     MaskPrompt,
     PointPrompt,
     Prompt,
+    RegionsPrompt,
     Task,
     TextPrompt,
 )
@@ -91,7 +94,8 @@ def request_from_prompt(message: PromptMsg, camera: str, new_id: Callable[[str],
         if message.action == PromptMsg.ACTION_RESET:
             return Reset(prompt_id)
         if message.action == PromptMsg.ACTION_REMOVE:
-            return Remove(prompt_id, target_id)
+            whole = target_id == PromptMsg.TARGET_NEW and message.prompt_id
+            return RemovePrompt(prompt_id) if whole else Remove(prompt_id, target_id)
         if message.action not in (PromptMsg.ACTION_ADD, PromptMsg.ACTION_REFINE):
             raise PromptError(f"action is {message.action}, expected 0 (add), 1 (refine), 2 (remove) or 3 (reset)")
         adds = message.action == PromptMsg.ACTION_ADD
@@ -111,18 +115,15 @@ def _read_prompt(message: PromptMsg, prompt_id: str, target_id: int | None, stam
     if message.task:
         common["task"] = _read_task(message.task)
     if message.kind == PromptMsg.KIND_TEXT:
+        if message.task == Task.GCGSEG and not message.text.strip():
+            return CaptionPrompt(**common)
         return TextPrompt(**common, text=message.text)
     if message.kind == PromptMsg.KIND_CLASSES:
-        return ClassListPrompt(**common, classes=tuple(message.classes))
+        return ClassListPrompt(**common, classes=tuple(message.classes), stuff=tuple(message.stuff_classes))
     if message.kind == PromptMsg.KIND_POINTS:
-        if len(message.points_px) % 2:
-            raise PromptError(f"points_px has {len(message.points_px)} numbers, expected x and y for each point")
-        points_px = np.asarray(message.points_px, np.float64).reshape(-1, 2)
-        return PointPrompt(**common, points_px=points_px, point_labels=np.asarray(message.point_labels, int))
+        return _read_points(message, common)
     if message.kind == PromptMsg.KIND_BOX:
-        if len(message.boxes_px) != 4:
-            raise PromptError(f"boxes_px has {len(message.boxes_px)} numbers, expected 4; send one prompt per box")
-        return BoxPrompt(**common, box_px=np.asarray(message.boxes_px, np.float64))
+        return _read_boxes(message, common)
     if message.kind == PromptMsg.KIND_MASK:
         height, width = message.mask_height, message.mask_width
         if not 0 < height * width <= MAX_IMAGE_PIXELS:
@@ -131,10 +132,40 @@ def _read_prompt(message: PromptMsg, prompt_id: str, target_id: int | None, stam
     raise PromptError(f"kind is {message.kind}, expected 0 (text), 1 (classes), 2 (points), 3 (box) or 4 (mask)")
 
 
-def _read_task(name: str) -> Task:
-    if name not in Task._value2member_map_:
-        raise PromptError(f"task is {name!r}, expected '' or one of: {', '.join(task.value for task in Task)}")
-    return Task(name)
+def _read_points(message: PromptMsg, common: dict[str, Any]) -> Prompt:
+    """Build the prompt of all points, or for task vgdseg of each positive one, beside which all negative ones hold."""
+    if len(message.points_px) % 2:
+        raise PromptError(f"points_px has {len(message.points_px)} numbers, expected x and y for each point")
+    points_px = np.asarray(message.points_px, np.float64).reshape(-1, 2)
+    whole = PointPrompt(**common, points_px=points_px, point_labels=np.asarray(message.point_labels, int))
+    labels = np.asarray(whole.point_labels)
+    positive, negative = np.flatnonzero(labels == 1), np.flatnonzero(labels == 0)
+    if message.task != Task.VGDSEG or len(positive) < 2:
+        return whole
+    own = [np.append(index, negative) for index in positive]
+    regions = tuple(PointPrompt(points_px=points_px[rows], point_labels=labels[rows]) for rows in own)
+    return RegionsPrompt(**common, regions=regions)
+
+
+def _read_boxes(message: PromptMsg, common: dict[str, Any]) -> Prompt:
+    """Build the prompt of one box, or for task vgdseg of several."""
+    count = len(message.boxes_px)
+    several = message.task == Task.VGDSEG and count > 4
+    if count % 4 or (count != 4 and not several):
+        raise PromptError(
+            f"boxes_px has {count} numbers, expected 4; send one prompt per box, or several boxes with task vgdseg"
+        )
+    boxes = np.asarray(message.boxes_px, np.float64).reshape(-1, 4)
+    if not several:
+        return BoxPrompt(**common, box_px=boxes[0])
+    return RegionsPrompt(**common, regions=tuple(BoxPrompt(box_px=box) for box in boxes))
+
+
+def _read_task(name: str) -> str:
+    known = installed_plugins().names(TASK_HEADS)
+    if name not in known:
+        raise PromptError(f"task is {name!r}, expected '' or one of: {', '.join(known)}")
+    return name
 
 
 def request_from_text(message: String, new_id: Callable[[str], str]) -> Request:

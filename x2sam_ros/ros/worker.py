@@ -10,11 +10,11 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from x2sam_ros.errors import PromptError, X2SamError
+from x2sam_ros.errors import FrameError, PromptError, X2SamError
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt
 
 
@@ -26,6 +26,9 @@ class StreamSession(Protocol):
 
     def remove(self, target_id: int) -> None:
         """Forget one target."""
+
+    def remove_prompt(self, prompt_id: str) -> tuple[int, ...]:
+        """Forget one prompt; return the targets it had."""
 
     def reset(self) -> None:
         """Forget every target and every waiting prompt."""
@@ -55,6 +58,13 @@ class Remove:
 
 
 @dataclass(frozen=True)
+class RemovePrompt:
+    """Forget a prompt that waits or still looks for something, and all the targets it found."""
+
+    prompt_id: str
+
+
+@dataclass(frozen=True)
 class Reset:
     """Forget everything."""
 
@@ -69,7 +79,7 @@ class Reject:
     message: str
 
 
-Request = Submit | Remove | Reset | Reject
+Request = Submit | Remove | RemovePrompt | Reset | Reject
 
 
 @dataclass(frozen=True)
@@ -228,13 +238,19 @@ class Worker:
         if isinstance(request, Remove):
             session.remove(request.target_id)
             return Grounding(request.prompt_id, GroundingStatus.REMOVED, target_ids=(request.target_id,))
+        if isinstance(request, RemovePrompt):
+            removed = session.remove_prompt(request.prompt_id)
+            self._give_up_waiting("it was removed before it was carried out", [request.prompt_id])
+            return Grounding(request.prompt_id, GroundingStatus.REMOVED, target_ids=removed)
         session.reset()
         self._give_up_waiting("a reset came before it was carried out")
         return Grounding(request.prompt_id, GroundingStatus.REMOVED)
 
-    def _give_up_waiting(self, reason: str) -> None:
-        for prompt_id in list(self._waiting):
-            self._tell(_rejection(prompt_id, reason), self._waiting.pop(prompt_id))
+    def _give_up_waiting(self, reason: str, prompt_ids: Iterable[str] | None = None) -> None:
+        """Reject prompts that will not be carried out, by default all that somebody waits for."""
+        for prompt_id in list(self._waiting) if prompt_ids is None else prompt_ids:
+            if prompt_id in self._waiting:
+                self._tell(_rejection(prompt_id, reason), self._waiting.pop(prompt_id))
 
     def _tell(self, outcome: Grounding, done: Callable[[Grounding], None] | None, frame_id: str = "") -> None:
         self.outputs.grounding(outcome, frame_id)
@@ -255,10 +271,10 @@ class Worker:
             self.counters.answered += 1
         except Exception as error:
             self.counters.bad += 1
-            expected = isinstance(error, (X2SamError, UnicodeDecodeError))
-            self.outputs.problem("frame", str(error) if expected else _describe(error))
-            if not expected:
-                self._give_up_waiting(f"the frame that was to carry it out failed: {_describe(error)}")
+            message = str(error) if isinstance(error, (X2SamError, UnicodeDecodeError)) else _describe(error)
+            self.outputs.problem("frame", message)
+            if not isinstance(error, (FrameError, UnicodeDecodeError)):  # after those, prompts wait for the next frame
+                self._give_up_waiting(f"the frame that was to carry it out failed: {message}")
 
 
 def _rejection(prompt_id: str, message: str) -> Grounding:

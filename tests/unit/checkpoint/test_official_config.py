@@ -28,6 +28,22 @@ def test_the_stage_that_regions_are_read_from_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize(
+    ("processor", "resize"),
+    [
+        (None, "square"),
+        ({"size": {"height": 1024, "width": 1024}}, "square"),
+        ({"size": {"longest_edge": 1024}}, "longest"),
+        ({}, "longest"),
+    ],
+)
+def test_how_pictures_come_to_the_square_is_a_setting(processor: dict[str, Any] | None, resize: str) -> None:
+    language, segmentor = tables()
+    if processor is not None:
+        segmentor["image_processor"] = processor
+    assert config_from_official(language, segmentor).segmentor.resize == resize
+
+
+@pytest.mark.parametrize(
     ("path", "value"),
     [
         (("x2sam", "use_flatten_cond"), True),
@@ -37,13 +53,14 @@ def test_the_stage_that_regions_are_read_from_is_a_setting() -> None:
         (("mask2former", "use_repeat_cond"), True),
         (("segmentor", "use_memory"), False),
         (("sam2", "feature_downsampler_stride"), 4),
+        (("image_processor", "size"), {"height": 512, "width": 1024}),
     ],
 )
 def test_unsupported_options_are_refused(path: tuple[str, ...], value: object) -> None:
     language, segmentor = tables()
-    table: dict[str, Any] = {**language, **segmentor}
+    table: dict[str, Any] = language if path[0] in language else segmentor
     for part in path[:-1]:
-        table = table[part]
+        table = table.setdefault(part, {})
     table[path[-1]] = value
     with pytest.raises(ConfigError, match=path[-1]):
         config_from_official(language, segmentor)

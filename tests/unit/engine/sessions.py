@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pytest
+import torch
 
 from tests.unit.model.networks import nano
 from x2sam_ros.config import EngineConfig
+from x2sam_ros.default_plugins.task_heads.genseg import ClassListHead
+from x2sam_ros.engine import grounding
+from x2sam_ros.engine.select import Candidates, Choice, continue_tracks
 from x2sam_ros.engine.session import Session
+from x2sam_ros.engine.task_head import ReadContext, TaskHead
+from x2sam_ros.model import generation
+from x2sam_ros.model.template import SHORT_ANSWER, Template
+from x2sam_ros.model.tokenizer import TURN_END
 from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.plugins import installed_plugins
 from x2sam_ros.types import (
     BoxPrompt,
     ClassListPrompt,
@@ -27,7 +37,10 @@ from x2sam_ros.types import (
 )
 
 MANY = tuple("abcdefghijkl")
-"""Classes of which random weights find several."""
+"""Classes of which random weights find some."""
+
+Sight = tuple[int, tuple[int, int, int, int], float]
+"""What a scripted head sees: class, rows from and to, columns from and to in 32nds of the image, score."""
 
 
 def session(model: X2SAM | None = None, **options: Any) -> Session:
@@ -86,6 +99,54 @@ def same(a: FrameResult, b: FrameResult) -> bool:
         and a.target_ids.tolist() == b.target_ids.tolist()
         and (a.labels, a.states, a.groundings) == (b.labels, b.states, b.groundings)
     )
+
+
+class ScriptedHead(ClassListHead):
+    """A class list that sees what a test wants it to: one list of sights per frame, the last one for ever."""
+
+    def __init__(self, *script: Sequence[Sight], task: str = "genseg", template: Template | None = None) -> None:
+        wording = template or Template("Classes {phrases}.", SHORT_ANSWER)
+        super().__init__(task, {"short": wording, "official": wording})
+        self.__dict__["script"] = list(script)
+
+    def read(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
+        script = self.__dict__["script"]
+        sights = script.pop(0) if len(script) > 1 else script[0]
+        choices = []
+        for class_index, (top, bottom, left, right), score in sights:
+            height, width = found.mask_logits.shape[1:]
+            logits = torch.full((height, width), -5.0)
+            rows = slice(top * height // 32, bottom * height // 32)
+            logits[rows, left * width // 32 : right * width // 32] = 5.0
+            choices.append(Choice(0, class_index, score, logits))
+        return continue_tracks(choices, context.tracks, context.stuff)
+
+
+class _OtherHeads:
+    """The installed plugins with some task heads in the place of theirs."""
+
+    def __init__(self, heads: Mapping[str, TaskHead]) -> None:
+        self._heads, self._plugins = heads, installed_plugins()
+
+    def task_head(self, name: str) -> Any:
+        return (lambda: self._heads[name]) if name in self._heads else self._plugins.task_head(name)
+
+
+def use_heads(monkeypatch: pytest.MonkeyPatch, *heads: TaskHead) -> None:
+    """Let sessions use these heads for their tasks."""
+    plugins = _OtherHeads({head.task: head for head in heads})
+    monkeypatch.setattr(grounding, "installed_plugins", lambda: plugins)
+
+
+def make_say(monkeypatch: pytest.MonkeyPatch, *answers: str) -> None:
+    """Let the language model write these answers, one after the other, whatever its weights prefer."""
+    tokenizer, waiting = nano().tokenizer, list(answers)
+
+    def generate(model: X2SAM, *args: Any, **options: Any) -> generation.Generated:
+        ids = iter(tokenizer.encode_template(waiting.pop(0) + TURN_END))
+        return generation.generate(model, *args, choose=lambda logits: next(ids), **options)
+
+    monkeypatch.setattr(X2SAM, "generate", generate)
 
 
 @contextmanager

@@ -11,9 +11,9 @@ import torch
 from tests.unit.engine.sessions import box, classes, click, drawn, text
 from tests.unit.model.networks import frames, nano
 from x2sam_ros.config import EngineConfig
-from x2sam_ros.engine.grounding import Grounder, query_of
+from x2sam_ros.engine.grounding import Grounder, Picture, View
 from x2sam_ros.engine.preprocess import mask_encoder_pixels
-from x2sam_ros.engine.track import Group, Target
+from x2sam_ros.engine.track import Group
 from x2sam_ros.plugins import installed_plugins
 from x2sam_ros.types import PointPrompt, Prompt
 
@@ -23,15 +23,19 @@ SIZE = (96, 128)
 @torch.inference_mode()
 def ground(prompt: Prompt, **refined: Any) -> Group:
     model, image = nano(), frames(1)[0].image
-    grounder = Grounder(model, installed_plugins().memory_policy("fifo")(EngineConfig()))
+    grounder = Grounder(model, installed_plugins().memory_policy("fifo")(EngineConfig()), EngineConfig())
     features = model.segmentor.encode_image(mask_encoder_pixels(image, model.config.segmentor.image_size))
-    return grounder.ground(prompt, SIZE, features, grounder.look(image), **refined)
+    picture = Picture(model, image)
+    group = grounder.ground(grounder.ask(prompt, View(SIZE, features, picture), **refined), picture)
+    assert isinstance(group, Group)
+    return group
 
 
 @pytest.mark.parametrize("prompt", [text(), classes(), click(), box(), drawn()], ids=lambda p: p.prompt_id)
 def test_a_group_starts_empty_with_one_finite_condition(prompt: Prompt) -> None:
     group = ground(prompt)
-    assert not group.targets and len(group.memory) == 0 and group.nbytes == group.condition.nbytes > 0
+    regions = sum(region.mask.nbytes for region in group.regions)
+    assert not group.targets and len(group.memory) == 0 and group.nbytes == group.condition.nbytes + regions > 0
     assert group.condition.num_phrases == len(group.labels)
     assert all(bool(torch.isfinite(x.float()).all()) for x in vars(group.condition).values())
     again = ground(prompt)
@@ -63,26 +67,3 @@ def test_earlier_clicks_hold_while_the_mask_agrees() -> None:
     assert kept(beside, new, current) == [[100, 80, 0], [40, 40, 1]]
     assert kept(click(x=400, y=30), new, current) == [[40, 40, 1]], "a click on an earlier, larger image"
     assert kept(fits, click("less", 15, 25, 0, target_id=1), current) == [[20, 30, 1], [15, 25, 0]]
-
-
-@pytest.mark.parametrize(
-    ("prompt", "query"),
-    [(text(), "the red circle"), (classes("c", "a", "b c"), "a, b c"), (click(), "point"), (box(), "box")],
-)
-def test_queries(prompt: Prompt, query: str) -> None:
-    assert query_of(prompt) == query
-
-
-def test_phrases_point_into_the_query_even_when_one_contains_another() -> None:
-    group = ground(classes("c", "cup", "red cup", "cup holder"))
-    grounder = Grounder(nano(), installed_plugins().memory_policy("fifo")(EngineConfig()))
-    found = grounder.phrases(group, [Target(4, "red cup", 1, score=0.5), Target(6, "red cup", 1, score=0.7)])
-    assert [(p.text, p.start, p.end) for p in found] == [("cup", 0, 3), ("red cup", 5, 12), ("cup holder", 14, 24)]
-    assert [(p.target_ids, p.score) for p in found] == [((), 0.0), ((4, 6), 0.7), ((), 0.0)]
-
-
-def test_a_head_with_words_of_its_own_has_no_phrases_in_the_query() -> None:
-    group = ground(text())
-    group.labels = ("something else",)
-    grounder = Grounder(nano(), installed_plugins().memory_policy("fifo")(EngineConfig()))
-    assert grounder.phrases(group, []) == ()

@@ -10,6 +10,7 @@ import torch
 
 from tests.unit.engine.sessions import (
     MANY,
+    ScriptedHead,
     box,
     classes,
     click,
@@ -21,11 +22,15 @@ from tests.unit.engine.sessions import (
     same,
     session,
     text,
+    use_heads,
 )
 from tests.unit.model.networks import frames, nano
 from x2sam_ros.engine.session import Session
 from x2sam_ros.errors import PluginError, PromptError
 from x2sam_ros.types import Frame, GroundingStatus, Prompt, TargetState, Task
+
+THREE = [(0, (0, 8, 0, 32), 0.9), (1, (12, 20, 0, 32), 0.8), (1, (24, 32, 0, 32), 0.7)]
+"""One thing of the first class and two of the second, for a scripted head."""
 
 
 def test_the_image_is_encoded_once_however_many_targets_there_are() -> None:
@@ -42,7 +47,7 @@ def test_the_image_is_encoded_once_however_many_targets_there_are() -> None:
     assert [counts.get("pixel decoder", 0) for counts in passes] == [0, 1, 1, 2, 1]
     assert [counts.get("mask decoder", 0) for counts in passes] == [0, 1, 1, 2, 1]
     assert [counts.get("picture tower", 0) for counts in passes] == [0, 1, 0, 1, 0]
-    assert [counts.get("language tower", 0) for counts in passes] == [0, 2, 0, 2, 0]
+    assert [counts.get("language tower", 0) for counts in passes] == [0, 3, 0, 3, 0], "the picture is read once"
 
 
 @pytest.mark.parametrize("start", [0, 3])
@@ -60,7 +65,9 @@ def test_every_kind_of_prompt_starts_a_target_at_any_frame(prompt: Prompt, start
         assert ((result.scores >= 0) & (result.scores <= 1)).all()
     assert all(set(grounding.target_ids) <= set(result.target_ids.tolist()) for result in results[start:])
     assert results[start].masks.any((1, 2)).all()
-    assert results[start].states[0] is TargetState.TENTATIVE and results[-1].states[0] is TargetState.TRACKED
+    assert results[start].states[0] is TargetState.TENTATIVE
+    if prompt.prompt_id != "classes":  # random weights see now this class, now that one
+        assert results[-1].states[0] is TargetState.TRACKED
 
 
 def test_labels_and_phrases() -> None:
@@ -103,10 +110,11 @@ def test_two_clicks_on_one_target_between_frames_are_both_carried_out() -> None:
     assert live.target_ids == (1,)
 
 
-def test_one_instance_of_a_class_list_is_refined_on_its_own() -> None:
+def test_one_instance_of_a_class_list_is_refined_on_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_heads(monkeypatch, ScriptedHead(THREE))
     live = session()
     found = run(live, frames(2), {0: [classes()]})[1].target_ids.tolist()
-    assert len(found) > 1
+    assert found == [1, 2, 3]
     result = run(live, frames(3)[2:], {0: [click(target_id=found[0])]})[0]
     assert only(result).target_ids == (found[0],)
     assert set(found) <= set(result.target_ids.tolist())
@@ -172,10 +180,8 @@ def test_targets_are_capped() -> None:
     assert only(result).target_ids == (3,)
 
 
-def test_class_lists_of_one_frame_share_the_cap() -> None:
-    limit = session()
-    alone = len(run(limit, frames(2), {0: [classes("a")]})[1].target_ids)
-    assert alone >= 3
+def test_class_lists_of_one_frame_share_the_cap(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_heads(monkeypatch, ScriptedHead(THREE))
     live = session(max_targets=3)
     prompts: list[Prompt] = [classes("a"), classes("b", *MANY[::-1]), text("c")]
     for result in run(live, frames(4), {0: prompts}):
@@ -201,7 +207,7 @@ def test_a_click_outside_the_image_is_rejected_and_the_rest_carried_out() -> Non
     [
         (click(target_id=7), "there is no target 7; targets: none"),
         (drawn(size=(96, 120)), "mask prompt is 120x96, the image 128x96"),
-        (text(task=Task.CHAT), "chat"),
+        (text(task="mindreading"), "unknown task head 'mindreading'; available: chat"),
         (text(task=Task.OBJSEG), "task objseg takes points, a box or a mask, got a TextPrompt"),
         (click("p", -1, 5), "click at \\(-1, 5\\) is outside"),
     ],
@@ -257,28 +263,24 @@ def test_an_unusable_frame_changes_nothing() -> None:
     assert only(live.step(frames(1)[0])).status is GroundingStatus.OK
 
 
-def test_at_the_cap_a_new_instance_takes_the_place_of_a_lost_one() -> None:
+@pytest.mark.parametrize(("lost_frames", "expected"), [(1, [[1, 2], [2, 3], [3, 4]]), (100, [[1, 2]] * 3)])
+def test_at_the_cap_a_new_instance_takes_the_place_of_a_lost_one(
+    monkeypatch: pytest.MonkeyPatch, lost_frames: int, expected: list[list[int]]
+) -> None:
     """A class list on a live stream must not go blind once as many objects as the cap have come and gone."""
-    scenes = [np.full((96, 128, 3), level, np.uint8) for level in (0, 255)]
-    scenes += [frame.image for frame in frames(2)]
-    stream = [Frame(scenes[index % 4], index, index) for index in range(8)]
-    live, seen = session(max_targets=2, lost_frames=1), set()
-    for result in run(live, stream, {0: [classes()]}):
-        assert len(result.target_ids) <= 2
-        seen |= set(result.target_ids.tolist())
-    assert len(seen) > 2
-    patient, seen = session(max_targets=2, lost_frames=100), set()
-    for result in run(patient, stream, {0: [classes()]}):
-        seen |= set(result.target_ids.tolist())
-    assert len(seen) == 2, "a target that is hidden for a while keeps its place"
+    first, second, third, fourth = ((0, (8 * i, 8 * i + 8, 0, 32), 0.9) for i in range(4))
+    use_heads(monkeypatch, ScriptedHead([first, second], [second, third], [third, fourth]))
+    live = session(max_targets=2, lost_frames=lost_frames)
+    results = run(live, frames(3), {0: [classes()]})
+    assert [result.target_ids.tolist() for result in results] == expected, "a hidden target keeps its place for a while"
 
 
 def test_a_target_whose_mask_has_no_pixel_at_the_image_size_counts_as_missed() -> None:
-    live = session()
-    run(live, frames(1), {0: [click()]})
+    live, large = session(), frames(1, size=(480, 640))[0]
+    run(live, [large], {0: [click()]})
     target = next(iter(live._groups[0].targets.values()))
     target.logits = torch.full((32, 32), -50.0)
     target.logits[5, 5] = 0.01
-    _, masks = live._masks((480, 640))
+    _, masks = live._masks(large)
     assert not masks.any()
     assert target.state is TargetState.OCCLUDED

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.select import Choice
+from x2sam_ros.engine.task_head import HISTORY
 from x2sam_ros.engine.track import Target
 from x2sam_ros.types import TargetState
 
@@ -58,6 +61,24 @@ def test_a_missed_target_keeps_where_it_was_and_shows_nothing() -> None:
     assert target.score == UNSURE.score
     target.miss(CONFIG)
     assert target.score == 0
+
+
+def test_the_history_holds_the_newest_sure_masks() -> None:
+    target, config = Target(1, "cup"), EngineConfig(score_threshold=0.5)
+    for number in range(HISTORY + 3):
+        target.see(replace(SEEN, score=0.5 + number / 100), config)
+    assert [round(score, 2) for _, score in target.history] == [0.53, 0.54, 0.55, 0.56]
+    target.see(replace(SEEN, score=0.5), config)
+    assert target.history[-1][1] == 0.56, "just at the threshold is seen, but not sure"
+    assert target.history[-1][0] is not target.last_mask and target.nbytes == 16 * 4 + 16 * (HISTORY + 1)
+    target.miss(config)
+    track = target.track((8, 2))
+    assert track.mask.shape == (8, 2) and len(track.history) == HISTORY and bool(track.history[0][0].all())
+
+
+def test_the_published_evaluation_is_never_unsure() -> None:
+    config = replace(CONFIG, official_quirks=True)
+    assert states(UNSURE, UNSURE, config=config) == "TT" and states(EMPTY, config=config) == "O"
 
 
 def test_a_target_owns_its_mask() -> None:

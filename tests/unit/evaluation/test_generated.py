@@ -6,24 +6,39 @@ import numpy as np
 import pytest
 
 from x2sam_ros.errors import FrameError
-from x2sam_ros.evaluation.generated import Case, Truth, evaluate, evaluate_case
-from x2sam_ros.types import ClassListPrompt, Frame, FrameResult, Prompt, TargetState, TextPrompt
+from x2sam_ros.evaluation.generated import Case, Truth, evaluate, evaluate_case, same_words
+from x2sam_ros.evaluation.panoptic import Segments
+from x2sam_ros.types import (
+    ClassListPrompt,
+    Frame,
+    FrameResult,
+    Grounding,
+    GroundingStatus,
+    Prompt,
+    TargetState,
+    TextPrompt,
+)
 
 SIZE = (8, 10)
 
 
 class Scripted:
-    """A session that answers with given (label, mask) pairs once it was prompted."""
+    """A session that answers with given (label, mask) pairs once it was prompted, and says its words then."""
 
-    def __init__(self, answers: list[tuple[str, np.ndarray]]) -> None:
+    def __init__(self, answers: list[tuple[str, np.ndarray]], words: str = "") -> None:
         self.answers, self.prompts, self.stepped = answers, list[Prompt](), list[int]()
+        self.words, self.unsaid, self.clips = words, "", list[np.ndarray | None]()
 
-    def submit(self, prompt: Prompt) -> None:
+    def submit(self, prompt: Prompt, clip: np.ndarray | None = None) -> None:
         self.prompts.append(prompt)
+        self.clips.append(clip)
+        self.unsaid = self.words
 
     def step(self, frame: Frame) -> FrameResult:
         self.stepped.append(frame.frame_index)
         answers = self.answers if self.prompts else []
+        said = (Grounding("", GroundingStatus.OK, response=self.unsaid),) if self.unsaid else ()
+        self.unsaid = ""
         return FrameResult(
             stamp_ns=frame.stamp_ns,
             frame_index=frame.frame_index,
@@ -34,6 +49,7 @@ class Scripted:
             labels=tuple(label for label, _ in answers),
             target_ids=np.arange(len(answers)),
             states=(TargetState.TRACKED,) * len(answers),
+            groundings=said,
         )
 
 
@@ -100,6 +116,77 @@ def test_occluded_frames_count_as_right_when_nothing_is_marked() -> None:
         Scripted([("", columns(0, 5))]), Case("clip", clip(2), TextPrompt(text="it"), (Truth("", masks),))
     )
     assert score.j.tolist() == [0.5]
+
+
+def question(answer: str, kind: str = "chat") -> Case:
+    return Case(kind, clip(1), TextPrompt(text="what?"), answer=answer, chance=0.5)
+
+
+def test_words_are_compared_without_case_and_punctuation() -> None:
+    assert same_words(" A red circle,  above a BLUE square.", "a red circle above a blue square")
+    assert not same_words("two", "2") and not same_words("a red circle", "a red circle above a square")
+    score = evaluate_case(Scripted([], "Yes."), question("yes"))
+    assert score.exact and score.j.size == 0 and score.quiet.size == 0
+    assert not evaluate_case(Scripted([], "no"), question("yes")).exact
+
+
+def test_answers_are_counted_beside_what_guessing_gets() -> None:
+    said = iter(["red", "red", "blue", "red"])
+    (score,) = evaluate(lambda: Scripted([], next(said)), [question(a) for a in ("red", "blue", "blue", "Blue.")])
+    assert score.exact_share == 0.5 and score.majority_share == 0.75 and score.chance == 0.5
+    assert score.exact_error == pytest.approx(np.sqrt(1 / 3) / 2)
+    assert np.isnan(score.j_mean) and score.panoptic is None
+
+
+def test_the_words_of_the_prompted_frame_count() -> None:
+    truth = (Truth("", still(columns(0, 5), 3)),)
+    case = Case("both", clip(3), TextPrompt(text="it"), truth, prompt_frame=1, answer="there")
+    session = Scripted([("", columns(0, 5))], "there")
+    score = evaluate_case(session, case)
+    assert score.exact and score.j.tolist() == [1.0]
+
+
+def test_the_clip_to_show_goes_with_the_prompt() -> None:
+    shown = clip(4)
+    session = Scripted([], "yes")
+    evaluate_case(session, Case("chat", clip(1), TextPrompt(text="it"), clip=shown, answer="yes"))
+    assert session.clips[0] is shown
+
+
+def panoptic_case() -> Case:
+    parts = [("cup", columns(0, 2)), ("cup", columns(2, 4)), ("sky", columns(4, 10))]
+    guess = [("sky", columns(0, 4)), ("cup", columns(4, 10))]
+    truths = (Truth("cup", still(columns(0, 4), 1)), Truth("sky", still(columns(4, 10), 1)))
+    prompt = ClassListPrompt(classes=("cup", "sky"), stuff=("sky",))
+    segments, guessed = (Segments.of_masks(each, SIZE) for each in (parts, guess))
+    return Case("panoptic", clip(1), prompt, truths, chance=0.25, segments=segments, guess=guessed)
+
+
+def test_segments_are_scored_by_panoptic_quality() -> None:
+    sessions = iter(
+        [
+            Scripted([("cup", columns(0, 2)), ("cup", columns(2, 4)), ("sky", columns(4, 10))]),
+            Scripted([("cup", columns(0, 4)), ("cup", columns(0, 0)), ("sky", columns(4, 10))]),
+        ]
+    )
+    (score,) = evaluate(lambda: next(sessions), [panoptic_case(), panoptic_case()])
+    assert score.j_mean == 1.0 and score.chance == 0.25
+    assert score.panoptic is not None and score.panoptic_chance is not None
+    assert score.panoptic.stuff.pq == 1.0
+    assert score.panoptic.things.pq == pytest.approx(2 / (2 + 0.5 * 2 + 0.5 * 1))  # the second joins two cups in one
+    assert score.panoptic_chance.overall.pq == 0.0
+
+
+def test_targets_that_overlap_are_no_segments() -> None:
+    with pytest.raises(FrameError, match="overlaps"):
+        evaluate_case(Scripted([("cup", columns(0, 4)), ("sky", columns(3, 10))]), panoptic_case())
+
+
+def test_a_case_without_truth_and_answer_is_an_error() -> None:
+    with pytest.raises(FrameError, match="neither a truth nor an answer"):
+        Case("text", clip(1), TextPrompt(text="it"))
+    with pytest.raises(FrameError, match="needs both"):
+        Case("text", clip(1), TextPrompt(text="it"), answer="yes", segments=Segments(np.zeros(SIZE, int), {}))
 
 
 def test_truth_that_does_not_fit_is_an_error() -> None:

@@ -1,0 +1,65 @@
+"""What the commands print alike: answers and targets in the colours of their masks."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from rich.table import Table
+    from rich.text import Text
+
+    from x2sam_ros.bag.replay import TargetSummary
+    from x2sam_ros.types import Grounding
+
+
+def plain(text: str) -> str:
+    """Return text that cannot command a terminal: what is no character to see becomes a replacement character."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(char)[0] == "C" else char for char in text)
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words, "1 target" or "2 targets"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def coloured(grounding: Grounding, before: str = "") -> Text:
+    """Return what was answered, or else asked, its phrases in the colours that their masks have in the overlay.
+
+    Args:
+        grounding: the answer.
+        before: what to say first.
+    """
+    from rich.text import Text
+
+    from x2sam_ros.visualise import coloured_text
+
+    text = Text(before)
+    for piece, colour in coloured_text(grounding.response or grounding.query, grounding.phrases):
+        text.append(plain(piece), style=f"bold {_style(colour)}" if colour else None)
+    return text
+
+
+def target_table(targets: Iterable[TargetSummary], frames: int) -> Table:
+    """Return a table of targets; with more than one frame it says how many each was seen on, and gives means."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from x2sam_ros.visualise import target_colour
+
+    mean = "mean " if frames > 1 else ""
+    table = Table("", "label")
+    for heading in (*(["frames seen"] if frames > 1 else []), f"{mean}score", f"{mean}area px"):
+        table.add_column(heading, justify="right")
+    for target in targets:
+        style = f"bold {_style(target_colour(target.target_id))}"
+        seen = [f"{target.seen} of {frames}"] if frames > 1 else []
+        row = (*seen, f"{target.mean_score:.2f}", f"{target.mean_area_px:.0f}")
+        table.add_row(Text(f"#{target.target_id}", style), Text(plain(target.label), style), *row)
+    return table
+
+
+def _style(colour: tuple[int, int, int]) -> str:
+    return "rgb({},{},{})".format(*colour)

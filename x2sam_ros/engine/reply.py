@@ -1,0 +1,139 @@
+"""What became of a prompt, in words: the language model's reply, and the grounding that reports it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from x2sam_ros.model.conversation import Answer
+from x2sam_ros.types import (
+    ClassListPrompt,
+    Frame,
+    Grounding,
+    GroundingStatus,
+    Phrase,
+    Prompt,
+    PromptBase,
+    RegionsPrompt,
+    TextPrompt,
+)
+
+if TYPE_CHECKING:
+    from x2sam_ros.engine.track import Target
+
+Span = tuple[str, int, int]
+"""A phrase with its start and end."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the language model said.
+
+    Args:
+        text: its words; '' where the task has a fixed answer, which tells a person nothing.
+        spans: the phrases it marked, ``text[start:end]`` each; () where those of the query were asked for.
+        status: how the prompt ends where there is nothing to segment.
+        message: what is wrong with the answer, '' where nothing is.
+    """
+
+    text: str = ""
+    spans: tuple[Span, ...] = ()
+    status: GroundingStatus = GroundingStatus.NO_TARGET
+    message: str = ""
+
+
+def judge_answer(answer: Answer, opened: int, finish: str, wants_masks: bool, asked: int = 0) -> Reply:
+    """Read an answer that the language model wrote.
+
+    Args:
+        answer: what it said.
+        opened: how many ``<p>`` it has.
+        finish: why it ended: "stop", "length" or "cancelled".
+        wants_masks: whether an answer without masks leaves the prompt unfulfilled.
+        asked: phrases of the question, which count where the answer marks none.
+    """
+    remarks = []
+    if finish != "stop":
+        remarks.append("is cut off; raise max_answer_tokens" if finish == "length" else "was cancelled")
+    if wants_masks or answer.num_seg:
+        lost = opened - len(answer.phrases)
+        if not answer.num_seg:
+            remarks.append("has no <SEG>, so it points at nothing")
+        if answer.num_seg > 1:
+            remarks.append(f"has {answer.num_seg} <SEG>, of which the last counts")
+        if lost:
+            remarks.append(f"has {lost} <p> without </p> or without words")
+        if not answer.phrases and not asked:
+            remarks.append("marks no phrase")
+    status = GroundingStatus.NO_TARGET if wants_masks else GroundingStatus.OK
+    message = f"the answer {', '.join(remarks)}" if remarks else ""
+    return Reply(answer.text, answer.phrases, status, message)
+
+
+def query_of(prompt: PromptBase) -> str:
+    """Return a prompt in words: its text, its names joined by commas, or what kind of prompt it is."""
+    if isinstance(prompt, TextPrompt):
+        return prompt.text
+    if isinstance(prompt, ClassListPrompt):
+        return ", ".join(prompt.classes)
+    if isinstance(prompt, RegionsPrompt):
+        return ", ".join(_region_names(prompt))
+    return type(prompt).__name__.removesuffix("Prompt").lower()
+
+
+def _region_names(prompt: RegionsPrompt) -> tuple[str, ...]:
+    return prompt.labels or tuple(query_of(region) for region in prompt.regions)
+
+
+def grounding_of(
+    prompt: Prompt,
+    frame: Frame,
+    status: GroundingStatus,
+    message: str = "",
+    *,
+    reply: Reply | None = None,
+    labels: Sequence[str] = (),
+    targets: Sequence[Target] = (),
+) -> Grounding:
+    """Report what became of a prompt.
+
+    Args:
+        prompt: what was asked.
+        frame: the frame it was carried out on.
+        status, message: how it ended.
+        reply: what the language model said.
+        labels: the names that were looked for.
+        targets: what was found.
+    """
+    reply, query = reply or Reply(), query_of(prompt)
+    names = _region_names(prompt) if isinstance(prompt, RegionsPrompt) else labels
+    return Grounding(
+        prompt_id=prompt.prompt_id,
+        status=status,
+        query=query,
+        response=reply.text,
+        phrases=tuple(_phrases(reply.spans or _spans(query, names), targets)),
+        target_ids=tuple(target.target_id for target in targets),
+        message=message,
+        stamp_ns=frame.stamp_ns,
+    )
+
+
+def _spans(query: str, labels: Iterable[str]) -> Iterator[Span]:
+    """Find the labels in the query, one after the other; a label that a task head put into its own words has none."""
+    position = 0
+    for label in labels:
+        start = query.find(label, position) if label else -1
+        if start >= 0:
+            position = start + len(label)
+        yield label, start, position
+
+
+def _phrases(spans: Iterable[Span], targets: Sequence[Target]) -> Iterator[Phrase]:
+    for index, (text, start, end) in enumerate(spans):
+        if start < 0:
+            continue
+        mine = [target for target in targets if target.class_index == index]
+        ids = tuple(target.target_id for target in mine)
+        yield Phrase(text, start, end, ids, max((target.score for target in mine), default=0.0))

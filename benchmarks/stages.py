@@ -1,7 +1,7 @@
 """Time each stage of the network by itself, with random weights: one frame, one target, a full memory.
 
-`--preset release` needs a GPU with about 24 GB; what a stage computes does not depend on the weights, so no checkpoint is
-needed. Times are medians with the device waited for; the picture is 640x480.
+`--preset release` needs a GPU with about 24 GB; what a stage computes does not depend on the weights, so it needs no
+checkpoint. Times are medians with the device waited for; the picture is 640x480.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ import argparse
 import resource
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
-from tables import hardware_line, number, print_table
+from tables import hardware_line, number, print_table, printed_into
 
 from x2sam_ros.checkpoint.load import build_model, cast_weights
 from x2sam_ros.engine.preprocess import mask_encoder_pixels, picture_patches
@@ -137,14 +138,21 @@ def peak_mib(device: torch.device) -> float:
 
 
 def main() -> None:
-    """Run the stages and print the table."""
+    """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="nano")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=sorted(DTYPES))
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
+    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the table into")
     options = parser.parse_args()
+    with printed_into(options.into, "stages"):
+        run(options)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Time everything, then print."""
     device, dtype = torch.device(options.device), DTYPES[options.dtype]
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
@@ -157,7 +165,7 @@ def main() -> None:
     rows.append(("frame, one target", number(sum(ms for _, ms, _ in frame), 2), "sum of the above"))
     rows += [(name, number(ms, 2), note) for name, ms, note in prompt]
     rows.append(("peak memory, MiB", number(peak_mib(device), 0), device.type))
-    print_table("Stages, random weights", ("stage", "median ms", "of"), rows, options.markdown)
+    print_table("Stages, random weights", ("stage", "median ms", "of"), rows, options.markdown or bool(options.into))
 
 
 if __name__ == "__main__":

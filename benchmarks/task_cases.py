@@ -1,8 +1,9 @@
 """Held-out cases of the tasks that reason, list, describe and talk, beside those of scene_cases.py.
 
 What guessing would get (`Case.chance`): for a phrase or a region, J of a perfect mask of any object seen; for a list of
-names, J of true masks with names of the list drawn at random; for a caption, J of true masks with a colour and a shape
-drawn at random; for a question, one over the answers its kind can have.
+names, J of true masks with names of the list drawn at random; for a caption, J of as many true masks as it has phrases,
+of any looks seen, and where the phrase must be right too, of true masks with a colour and a shape drawn at random; for
+a question, one over the answers its kind can have.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ MAX_TOGETHER = 3
 
 PLURAL = 2
 """Objects that a phrase for several must mean at least."""
+
+CAPTION_NAMED = "caption, masks named right"
+"""The kind of case in which a mask counts only under the phrase's own words; in "caption" it counts under any."""
 
 Maker = Callable[[str, Clip, np.random.Generator], Case | None]
 
@@ -154,8 +158,18 @@ def _caption(kind: str, image: Clip, rng: np.random.Generator) -> Case | None:
         Truth(described.text[phrase.start : phrase.end], _of(image, phrase.object_indices))
         for phrase in described.phrases
     )
-    chance = 1 / (len(words.COLOURS) * len(words.SHAPES))
-    return Case(kind, image.frames, CaptionPrompt("caption"), truths, answer=described.text, chance=chance)
+    named = kind == CAPTION_NAMED
+    looks = {(o.colour, o.shape) for k, o in enumerate(image.objects) if _of(image, (k,)).any()}
+    chance = 1 / (len(words.COLOURS) * len(words.SHAPES)) if named else len(truths) / len(looks)
+    return Case(
+        kind,
+        image.frames,
+        CaptionPrompt("caption"),
+        truths,
+        answer="" if named else described.text,
+        chance=chance,
+        by_mask=not named,
+    )
 
 
 def _chat(kind: str, image: Clip, rng: np.random.Generator) -> Case | None:
@@ -216,6 +230,7 @@ _MAKERS: dict[str, Maker] = {
     "vgdseg, points": _pointed_together,
     "vgdseg, boxes": _pointed_together,
     "caption": _caption,
+    CAPTION_NAMED: _caption,
     "chat: count": _chat,
     "chat: colour": _chat,
     "chat: shape": _chat,

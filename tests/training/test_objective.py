@@ -18,6 +18,7 @@ from x2sam_ros.training.auxiliary import AuxiliaryHeads
 from x2sam_ros.training.initialise import FUSER_SCALE
 from x2sam_ros.training.objective import TextStates, batch_loss, batch_scores, text_loss
 
+
 def training_nano() -> X2SAM:
     return new_nano().train().requires_grad_(True)
 

@@ -22,9 +22,7 @@ def maker() -> PromptMaker:
 
 def clips(count: int, frames: int = 1) -> list[Clip]:
     kinds = ("plain", "twins", "distractors")
-    return [
-        generate_clip(FIRST_TRAINING_SEED + i, frames, 96, 128, kind=kinds[i % len(kinds)]) for i in range(count)
-    ]
+    return [generate_clip(FIRST_TRAINING_SEED + i, frames, 96, 128, kind=kinds[i % len(kinds)]) for i in range(count)]
 
 
 def words(conversation: Conversation) -> str:
@@ -62,7 +60,10 @@ def test_colours_and_shapes_in_the_words_are_those_of_the_objects() -> None:
                     o = clip.objects[k]
                     if label != index or " the " in phrase[4:]:
                         continue  # a relation names another object too
-                    for value, options in ((o.colour, ("red", "green", "blue")), (o.shape, ("circle", "square", "star"))):
+                    for value, options in (
+                        (o.colour, ("red", "green", "blue")),
+                        (o.shape, ("circle", "square", "star")),
+                    ):
                         said = [word for word in options if word in phrase.split()]
                         assert not said or said == [value], (phrase, o)
                         checked += bool(said)

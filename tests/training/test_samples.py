@@ -13,8 +13,8 @@ from torch import Tensor
 from tests.unit.model.networks import nano_tokenizer
 from x2sam_ros.config import PhaseConfig, TrainConfig
 from x2sam_ros.model.config import preset
-from x2sam_ros.training import samples
 from x2sam_ros.model.conversation import REGION_PLACEHOLDER
+from x2sam_ros.training import samples
 from x2sam_ros.training.samples import (
     FIRST_TRAINING_SEED,
     HELD_OUT_SEEDS,
@@ -98,7 +98,9 @@ def test_cells_show_what_the_picture_tokens_cover(frames: int | None, steps: int
     view = LanguageView.of(480, 640, frames, model.language)
     patches, grid = view.patches(clip, model.language)
     cells = view.cells(clip, attribute_shares(clip, object_shares(clip)), model.language.vision)
-    assert len(cells) == steps * view.media.tokens_per_step == int(grid.prod()) // 4 and len(patches) == int(grid.prod())
+    assert len(cells) == steps * view.media.tokens_per_step == int(grid.prod()) // 4 and len(patches) == int(
+        grid.prod()
+    )
     assert view.media.steps == (None if frames is None else steps)
     inside = [k for k, o in enumerate(clip.objects) if (o.centre[0] > 0).all() and (o.centre[0] < 1).all()]
     assert cells[: view.media.tokens_per_step, -1].sum() == len([k for k in inside if clip.visible[0, k] > 0])

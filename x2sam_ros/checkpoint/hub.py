@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -52,6 +53,18 @@ def find_path(
     return _snapshot(f"{owner}/{name}", prefix, what, one_of, others, download) / prefix
 
 
+def _whole(folder: Path) -> bool:
+    """Tell whether every file is there that an index of shards in the folder names; no index means yes."""
+    for index in folder.glob("*.index.json"):
+        try:
+            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        except (OSError, ValueError, KeyError, AttributeError, TypeError):
+            return False
+        if not all(isinstance(name, str) and (folder / name).is_file() for name in names):
+            return False
+    return True
+
+
 def _snapshot(
     repository: str, prefix: str, what: str, one_of: Sequence[str], others: Sequence[str], download: bool
 ) -> Path:
@@ -65,9 +78,10 @@ def _snapshot(
         except Exception as error:  # its errors differ between versions of the library, and mean the same to the user
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             continue
-        if any(next((folder / prefix).glob(f"**/{pattern}"), None) for pattern in one_of):
-            return folder
-        reason = f"it has no {prefix}{' or '.join(one_of)}"
+        if not any(next((folder / prefix).glob(f"**/{pattern}"), None) for pattern in one_of):
+            reason = f"it has no {prefix}{' or '.join(one_of)}"
+        elif not (offline and download) or _whole(folder / prefix):
+            return folder  # a download that was interrupted leaves a part of the shards in the cache
     raise CheckpointError(
         f"no {what} {repository}: looked in {Path(repository).absolute()} and in the cache {cache}; "
         f"{f'downloading failed: {reason}' if download else 'downloading was not allowed'}; get it with "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import warnings
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,6 @@ from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -28,7 +26,6 @@ WINDOW_BYTES = 1 << 28
 SAFETENSORS, PYTORCH = (".safetensors",), (".bin", ".pt", ".pth")
 _ZIP_MAGIC = b"PK\x03\x04"
 _SHARD = re.compile(r"(.+)-(\d+)-of-(\d+)$")
-_UNREADABLE = (SafetensorError, UnpicklingError, RuntimeError, EOFError, OSError, ValueError, zipfile.BadZipFile)
 
 
 @dataclass(frozen=True)
@@ -111,7 +108,8 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         loaded = load_file(path) if path.suffix in SAFETENSORS else _load_pytorch(path)
-    except _UNREADABLE as error:
+    # damaged bytes make the readers raise a dozen kinds, struct.error among them
+    except Exception as error:
         raise CheckpointError(f"cannot read {path}: {_first_sentence(error)}; fetch the file again") from error
     table = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
     if not isinstance(table, dict) or not all(isinstance(tensor, Tensor) for tensor in table.values()):
@@ -147,7 +145,7 @@ def _can_map(path: Path) -> bool:
 
 
 def _first_sentence(error: Exception) -> str:
-    text = str(error).strip()
+    text = "the file ends too early" if isinstance(error, EOFError) else str(error).strip()
     return text.splitlines()[0].split(". ")[0] if text else type(error).__name__
 
 

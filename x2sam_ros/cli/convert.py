@@ -68,6 +68,8 @@ def convert(
 def _check(folder: Path, console: Console) -> None:
     from x2sam_ros.checkpoint.manifest import check_manifest
 
+    if not folder.is_dir():
+        raise ConfigError(f"no checkpoint folder at {folder}; give the folder that x2sam convert made")
     with _bar(console) as bar:
         task = bar.add_task("checking", total=sum(path.stat().st_size for path in folder.glob("*") if path.is_file()))
         count = check_manifest(folder, sums=True, advance=lambda size: bar.advance(task, size))

@@ -62,7 +62,7 @@ def replay(
     preset: Annotated[str | None, typer.Option(help=f"Built-in model. [default: {_DEFAULTS.preset}]")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder of a model of your own.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = _DEFAULTS.device,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = _DEFAULTS.dtype,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = _DEFAULTS.dtype,
     stride: Annotated[int, typer.Option(help="Use every n-th image.")] = 1,
     fps: Annotated[float | None, typer.Option(help="Rate of a folder of images, which has no stamps.")] = None,
     memory_policy: Annotated[

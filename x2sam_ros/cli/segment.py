@@ -80,7 +80,7 @@ def segment(
     preset: Annotated[str | None, typer.Option(help=f"Built-in model; {_DEFAULTS.preset} by default.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="Folder of a model of your own.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = _DEFAULTS.device,
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = _DEFAULTS.dtype,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = _DEFAULTS.dtype,
     score_threshold: Annotated[
         float, typer.Option(help="Confidence below which nothing counts as found.")
     ] = EngineConfig.score_threshold,

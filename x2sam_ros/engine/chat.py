@@ -113,8 +113,12 @@ class ChatSession:
         return ChatTurn(results[0].groundings[0], results, finish)
 
     def _going_on(self, asked: Question) -> tuple[Question, Prefix | None]:
-        """Put a question behind what was said so far, and return what of it was read; one that marks phrases begins."""
-        if self._last is None or asked.request.phrases or asked.request.num_regions:
+        """Put a question behind what was said so far, and return what of it was read.
+
+        A question that marks phrases begins anew, and so does one that is not in the user's words: the description of a
+        picture does not depend on what was said of it.
+        """
+        if self._last is None or asked.request.phrases or asked.request.num_regions or not asked.request.text:
             return asked, self._picture.prefix
         template = asked.request.template or asked.head.templates[self._model.config.language.templates]
         words = template.question.replace("{media}", self._picture.media.name).replace("{text}", asked.request.text)

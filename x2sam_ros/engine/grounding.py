@@ -24,7 +24,7 @@ from x2sam_ros.model.encoder import ImageFeatures
 from x2sam_ros.model.generation import Generated
 from x2sam_ros.model.language import Prefix, VisionFeatures
 from x2sam_ros.model.template import Template
-from x2sam_ros.model.tokenizer import PHRASE_START
+from x2sam_ros.model.tokenizer import PHRASE_END, PHRASE_START
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
 from x2sam_ros.types import (
@@ -211,8 +211,9 @@ class Grounder:
         return condition, reply
 
     def _judge(self, asked: Question, conversation: Conversation, answer: Answer, finish: str = "stop") -> Reply:
-        opened = conversation.answer_ids.count(self._model.tokenizer.control_ids[PHRASE_START])
-        return judge_answer(answer, opened, finish, asked.request.wants_masks, asked.conversation.num_phrases)
+        ids, control = conversation.answer_ids, self._model.tokenizer.control_ids
+        markers = ids.count(control[PHRASE_START]), ids.count(control[PHRASE_END])
+        return judge_answer(answer, markers, finish, asked.request.wants_masks, asked.conversation.num_phrases)
 
     def _region_tokens(self, regions: Sequence[Region], features: ImageFeatures) -> torch.Tensor:
         square = self._model.config.segmentor

@@ -43,12 +43,12 @@ class Reply:
     message: str = ""
 
 
-def judge_answer(answer: Answer, opened: int, finish: str, wants_masks: bool, asked: int = 0) -> Reply:
+def judge_answer(answer: Answer, markers: tuple[int, int], finish: str, wants_masks: bool, asked: int = 0) -> Reply:
     """Read an answer that the language model wrote.
 
     Args:
         answer: what it said.
-        opened: how many ``<p>`` it has.
+        markers: how many ``<p>`` and how many ``</p>`` it has.
         finish: why it ended: "stop", "length" or "cancelled".
         wants_masks: whether an answer without masks leaves the prompt unfulfilled.
         asked: phrases of the question, which count where the answer marks none.
@@ -57,13 +57,15 @@ def judge_answer(answer: Answer, opened: int, finish: str, wants_masks: bool, as
     if finish != "stop":
         remarks.append("is cut off; raise max_answer_tokens" if finish == "length" else "was cancelled")
     if wants_masks or answer.num_seg:
-        lost = opened - len(answer.phrases)
+        lost, ends = (count - len(answer.phrases) for count in markers)
         if not answer.num_seg:
             remarks.append("has no <SEG>, so it points at nothing")
         if answer.num_seg > 1:
             remarks.append(f"has {answer.num_seg} <SEG>, of which the last counts")
         if lost:
             remarks.append(f"has {lost} <p> without </p> or without words")
+        if ends > lost:
+            remarks.append(f"has {ends - max(lost, 0)} </p> without <p>")
         if not answer.phrases and not asked:
             remarks.append("marks no phrase")
     status = GroundingStatus.NO_TARGET if wants_masks else GroundingStatus.OK

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -65,6 +65,8 @@ class Case:
             guess means nothing.
         segments: how the prompt's frame divides into objects and stuff, to be scored by panoptic quality.
         guess: how somebody divides it who sees the segments and guesses their names.
+        by_mask: whether a truth is scored with the mask that overlaps it most, each mask once, whatever it is called
+            (grounded captions; Source: X2SAM's GCG evaluation, where a phrase without a mask is left out and not 0).
     """
 
     kind: str
@@ -77,6 +79,7 @@ class Case:
     chance: float = _NAN
     segments: Segments | None = None
     guess: Segments | None = None
+    by_mask: bool = False
 
     def __post_init__(self) -> None:
         expected = self.frames.shape[:3]
@@ -161,6 +164,17 @@ def _mask_of(result: FrameResult, label: str) -> BoolArray:
     return mask
 
 
+def _paired(result: FrameResult, truths: Sequence[BoolArray]) -> list[BoolArray]:
+    """Return for each truth the mask of the label that overlaps it most, the best pair first, each label once."""
+    found = [_mask_of(result, label) for label in dict.fromkeys(result.labels)]
+    pairs = [(region_similarity(mask, truth), i, k) for i, truth in enumerate(truths) for k, mask in enumerate(found)]
+    chosen: dict[int, int] = {}
+    for overlap, i, k in sorted(pairs, reverse=True):
+        if overlap > 0 and i not in chosen and k not in chosen.values():
+            chosen[i] = k
+    return [found[chosen[i]] if i in chosen else np.zeros_like(truth) for i, truth in enumerate(truths)]
+
+
 def _has_target(result: FrameResult, label: str) -> bool:
     return any(not label or name == label for name in result.labels)
 
@@ -187,8 +201,11 @@ def evaluate_case(session: StreamSession, case: Case) -> CaseScore:
         if index == case.prompt_frame:
             said = " ".join(grounding.response for grounding in result.groundings)
             quality = _quality(case, result)
+        masks = [_mask_of(result, truth.label) for truth in case.truths]
+        if case.by_mask:
+            masks = _paired(result, [truth.masks[index] for truth in case.truths])
         for position, truth in enumerate(case.truths):
-            j[position].append(region_similarity(_mask_of(result, truth.label), truth.masks[index]))
+            j[position].append(region_similarity(masks[position], truth.masks[index]))
             seen[position] |= _has_target(result, truth.label)
     present = [bool(truth.masks[case.prompt_frame :].any()) for truth in case.truths]
     return CaseScore(

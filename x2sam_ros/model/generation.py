@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
+from x2sam_ros.config import EngineConfig
 from x2sam_ros.errors import ConfigError, PromptError
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.conversation import Answer, Conversation, ConversationBuilder
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 STOP_TOKENS = (TURN_END, TEXT_END)
 """Control tokens that end an answer."""
 
-MAX_NEW_TOKENS = 256
+MAX_NEW_TOKENS = EngineConfig.max_answer_tokens
 """Tokens after which an answer is cut."""
 
 _HALF_CHARACTER = "\N{REPLACEMENT CHARACTER}"

@@ -212,7 +212,11 @@ def build_tokenizer(config: TrainConfig, model_config: X2SAMConfig) -> Tokenizer
     """Learn the small tokenizer from the generator's own sentences and the wording of the tasks."""
     plugins = installed_plugins()
     heads = [plugins.task_head(name)() for name in plugins.names(TASK_HEADS)]
-    chosen = [head.templates[model_config.language.templates] for head in heads if model_config.language.templates in head.templates]
+    chosen = [
+        head.templates[model_config.language.templates]
+        for head in heads
+        if model_config.language.templates in head.templates
+    ]
     wording = sorted({_SLOTS.sub("", template.question) for template in chosen} | {"<1.0 seconds>"})
     corpus = [*wording, "user\n", "assistant\n", *sample_corpus(config.tokenizer_sentences, config.seed)]
     return train_tokenizer(corpus, model_config.language.text.vocab_size)

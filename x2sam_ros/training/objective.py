@@ -29,7 +29,9 @@ def understand(model: X2SAM, batch: Batch, images: ImageFeatures) -> tuple[Promp
         The condition of the N prompts for masks, what the language side saw, and its states for `text_loss`.
     """
     device = model.device
-    images_of = [i * len(batch.grid) // len(rows) for rows in (batch.conversations, batch.texts) for i in range(len(rows))]
+    images_of = [
+        i * len(batch.grid) // len(rows) for rows in (batch.conversations, batch.texts) for i in range(len(rows))
+    ]
     vision = model.language.encode_image(batch.patches.to(device), batch.grid)
     regions = None
     if len(batch.regions):
@@ -74,9 +76,7 @@ def frame_loss(model: X2SAM, output: StepOutput, condition: PromptCondition, lab
     return total / len(output.layers)
 
 
-def batch_loss(
-    model: X2SAM, heads: AuxiliaryHeads, batch: Batch, phase: str, config: TrainConfig
-) -> dict[str, Tensor]:
+def batch_loss(model: X2SAM, heads: AuxiliaryHeads, batch: Batch, phase: str, config: TrainConfig) -> dict[str, Tensor]:
     """Return the terms of one batch's loss; their sum is what is minimised."""
     device = model.device
     frames = len(batch.pixel_values)

@@ -83,7 +83,9 @@ class PromptMaker:
         self._builder = builder
         plugins = installed_plugins()
         heads = {name: plugins.task_head(name)() for name in plugins.names(TASK_HEADS)}
-        self._templates = {name: head.templates[templates] for name, head in heads.items() if templates in head.templates}
+        self._templates = {
+            name: head.templates[templates] for name, head in heads.items() if templates in head.templates
+        }
         self._kinds: dict[str, Callable[[Clip, np.random.Generator, Media], PromptSample | None]] = {
             "refer": self._refer,
             "absent": self._absent,

@@ -15,8 +15,8 @@ from torch.utils.data import Dataset
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.engine.preprocess import clip_patches, clip_size, mask_encoder_pixels, picture_patches, picture_size
 from x2sam_ros.model.config import X2SAMConfig
-from x2sam_ros.model.language_config import LanguageConfig, VisionConfig
 from x2sam_ros.model.conversation import Conversation, ConversationBuilder, Media
+from x2sam_ros.model.language_config import LanguageConfig, VisionConfig
 from x2sam_ros.model.tokenizer import Tokenizer
 from x2sam_ros.training.prompts import PromptMaker, PromptSample
 from x2sam_ros.training.scenes import KINDS, Clip, generate_clip

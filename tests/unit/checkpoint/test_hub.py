@@ -131,6 +131,21 @@ def test_a_cache_without_weights_is_not_enough(hub: Hub, tmp_path: Path) -> None
     assert (found / "model.safetensors").read_bytes() == (base / "model.safetensors").read_bytes()
 
 
+def test_a_download_that_was_interrupted_goes_on(hub: Hub) -> None:
+    folder = hub.root / "some" / "shards"
+    folder.mkdir(parents=True)
+    names = [f"model-{number:05d}-of-00002.safetensors" for number in (1, 2)]
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": dict(zip("ab", names))}))
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    cached = find_path("some/shards", "model", ["*.safetensors"], ["*.json"]) / names[1]
+    cached.unlink()
+    found = find_path("some/shards", "model", ["*.safetensors"], ["*.json"])
+    assert (found / names[1]).read_bytes() == names[1].encode()
+    cached.unlink()
+    assert not (find_path("some/shards", "model", ["*.safetensors"], download=False) / names[1]).exists()
+
+
 def test_what_the_hub_lacks_gives_one_line(hub: Hub) -> None:
     (hub.root / "some" / "empty").mkdir(parents=True)
     (hub.root / "some" / "empty" / "README.md").touch()

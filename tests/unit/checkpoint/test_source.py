@@ -6,6 +6,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -128,6 +129,25 @@ def test_truncated_files_are_refused_in_one_line(tmp_path: Path, name: str, kept
     with pytest.raises(CheckpointError, match=f"cannot read .*{name}: .*fetch the file again") as caught:
         open_source(path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_damage_anywhere_is_refused_in_one_line(tmp_path: Path, legacy: bool) -> None:
+    path = tmp_path / "a.bin"
+    torch.save({"a": torch.randn(6, 6), "b": torch.arange(9)}, path, _use_new_zipfile_serialization=not legacy)
+    whole, refused = path.read_bytes(), 0
+    rng = np.random.default_rng(0)
+    for kept in rng.integers(0, len(whole), 60).tolist():
+        damaged = bytearray(whole)
+        damaged[kept % len(whole)] ^= 0x5A
+        for data in (whole[:kept], bytes(damaged)):
+            path.write_bytes(data)
+            try:
+                open_source(path)
+            except CheckpointError as error:
+                refused += 1
+                assert "\n" not in str(error)
+    assert refused > 40
 
 
 class Payload:

@@ -68,7 +68,7 @@ def test_the_picture_and_earlier_turns_are_read_once(monkeypatch: pytest.MonkeyP
 
 def test_what_was_said_is_remembered_until_a_reset(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[int]] = []
-    make_say(monkeypatch, *["Yes."] * 4)
+    make_say(monkeypatch, *["Yes."] * 5)
     say = X2SAM.generate
 
     def noted(model: X2SAM, conversation, **options):
@@ -79,11 +79,27 @@ def test_what_was_said_is_remembered_until_a_reset(monkeypatch: pytest.MonkeyPat
     talk = chat()
     talk.ask("Is there a star?")
     talk.ask(text())  # its answer is fixed: no part of the conversation
-    talk.ask(CaptionPrompt())
+    talk.ask("Where is it?")
     talk.reset()
     talk.ask("Is there a star?")
     assert asked[1][: len(asked[0])] == asked[0] and len(asked[1]) > len(asked[0])
     assert asked[2] == asked[0]
+
+
+def test_a_description_is_the_same_whatever_was_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_say(monkeypatch, *["Yes."] * 3)
+    asked: list[list[int]] = []
+    say = X2SAM.generate
+
+    def noted(model: X2SAM, conversation, **options):
+        asked.append(conversation.input_ids.tolist())
+        return say(model, conversation, **options)
+
+    monkeypatch.setattr(X2SAM, "generate", noted)
+    talk = chat()
+    for question in (CaptionPrompt(), "Is there a star?", CaptionPrompt()):
+        talk.ask(question)
+    assert asked[0] == asked[2] != asked[1]
 
 
 def test_an_answer_can_be_stopped_and_cut(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,11 +71,12 @@ def test_phrases_of_an_answer_point_into_it() -> None:
 def test_what_is_wrong_with_an_answer(
     answer: Answer, finish: str, wants_masks: bool, status: GroundingStatus, words: str
 ) -> None:
-    reply = judge_answer(answer, len(answer.phrases), finish, wants_masks)
+    reply = judge_answer(answer, (len(answer.phrases),) * 2, finish, wants_masks)
     assert (reply.status, reply.message) == (status, f"the answer {words}" if words else "")
     assert (reply.text, reply.spans) == (answer.text, answer.phrases)
 
 
 def test_phrases_of_the_question_count_where_the_answer_marks_none() -> None:
-    assert judge_answer(Answer("Sure.", (), 1), 0, "stop", True, asked=2).message == ""
-    assert judge_answer(Answer("", (), 1), 2, "stop", True).message.startswith("the answer has 2 <p> without </p>")
+    assert judge_answer(Answer("Sure.", (), 1), (0, 0), "stop", True, asked=2).message == ""
+    assert judge_answer(Answer("", (), 1), (2, 0), "stop", True).message.startswith("the answer has 2 <p> without </p>")
+    assert "has 1 </p> without <p>" in judge_answer(Answer("", (), 1), (0, 1), "stop", True).message

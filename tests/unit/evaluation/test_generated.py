@@ -177,6 +177,18 @@ def test_segments_are_scored_by_panoptic_quality() -> None:
     assert score.panoptic_chance.overall.pq == 0.0
 
 
+def test_masks_of_other_names_count_where_asked_for() -> None:
+    # The best pair goes first: "b" is nearest to the wide truth, so the narrow one is left with what "a" shows of it.
+    found = Scripted([("a", columns(0, 4)), ("b", columns(0, 8)), ("c", columns(9, 10))])
+    truths = (Truth("narrow", still(columns(0, 5), 1)), Truth("wide", still(columns(0, 8), 1)))
+    case = Case("caption", clip(1), TextPrompt(text="it"), truths, by_mask=True)
+    assert evaluate_case(found, case).j.tolist() == [0.8, 1.0]
+    one = Scripted([("a", columns(0, 5))])
+    assert evaluate_case(one, case).j.tolist() == [1.0, 0.0]  # no mask serves two truths
+    named = Case("caption", clip(1), TextPrompt(text="it"), truths)
+    assert evaluate_case(Scripted([("a", columns(0, 5))]), named).j.tolist() == [0.0, 0.0]
+
+
 def test_targets_that_overlap_are_no_segments() -> None:
     with pytest.raises(FrameError, match="overlaps"):
         evaluate_case(Scripted([("cup", columns(0, 4)), ("sky", columns(3, 10))]), panoptic_case())

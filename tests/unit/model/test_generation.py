@@ -154,7 +154,7 @@ def test_an_answer_ends_where_the_positions_do() -> None:
 def test_too_many_classes_are_refused(model: X2SAM) -> None:
     media, vision = look(model)
     limit = model.config.language.text.max_position_embeddings
-    classes = [f"a large red circle number {index}" for index in range(500)]
+    classes = [f"a large red circle number {index}" for index in range(limit // 6)]
     conversation = model.conversations.build(REFER, media, phrases=classes)
     message = f"{len(conversation.input_ids)} tokens.* at most {limit}; ask with fewer classes"
     with pytest.raises(PromptError, match=message):

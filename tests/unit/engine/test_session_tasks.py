@@ -128,7 +128,7 @@ def test_the_phrases_of_an_answer_become_targets(monkeypatch: pytest.MonkeyPatch
             NO_TARGET,
             "the answer has 1 <p> without </p> or without words, marks no phrase",
         ),
-        ("A cup</p> <SEG>", NO_TARGET, "the answer marks no phrase"),
+        ("A cup</p> <SEG>", NO_TARGET, "the answer has 1 </p> without <p>, marks no phrase"),
         ("<p></p> <SEG>", NO_TARGET, "the answer has 1 <p> without </p> or without words, marks no phrase"),
         ("<p>a <p>cup</p> <SEG>", OK, "the answer has 1 <p> without </p> or without words"),
         ("<p>A cup</p> <SEG> and <SEG>.", OK, "the answer has 2 <SEG>, of which the last counts"),

@@ -10,6 +10,9 @@ from x2sam_ros.errors import ConfigError
 BASE_MODEL = "Qwen/Qwen3-VL-4B-Instruct"
 """Hub id of the vision-language model that the published weights build on."""
 
+CLIP_LENGTH = 8
+"""Frames of a clip in the published evaluation."""
+
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
@@ -33,6 +36,11 @@ def _parameter(
         choices: the values a text may have; () accepts any.
     """
     return field(default=default, metadata={"description": description, "low": low, "high": high, "choices": choices})
+
+
+def _limits_of(config_type: type, name: str) -> dict[str, Any]:
+    """Return what `_parameter` took for a field, its default aside, for a configuration with another default."""
+    return dict(next(item.metadata for item in fields(config_type) if item.name == name))
 
 
 def _check_parameters(config: Any) -> None:
@@ -59,7 +67,19 @@ def _check_parameters(config: Any) -> None:
 class EngineConfig:
     """How a session turns frames and prompts into targets."""
 
-    num_maskmem: int = _parameter(5, "frames that a target remembers", low=1, high=64)
+    num_maskmem: int = _parameter(5, "remembered frames that the network looks at", low=1, high=64)
+    memory_stride: int = _parameter(
+        1,
+        "frames from one remembered frame to the next; 5 suits published weights on a camera of 30 Hz",
+        low=1,
+        high=1_000,
+    )
+    memory_interval_s: float = _parameter(
+        0.0, "seconds from one remembered frame to the next; 0 counts memory_stride frames instead", low=0.0, high=60.0
+    )
+    memory_max_gap: int = _parameter(
+        8, "strides by which a remembered frame may seem to lie back; older ones seem to lie there", low=1, high=100_000
+    )
     score_threshold: float = _parameter(0.5, "confidence below which a target counts as not seen", low=0.0, high=1.0)
     mask_threshold: float = _parameter(0.5, "probability above which a pixel belongs to the mask", low=0.0, high=1.0)
     confirm_frames: int = _parameter(2, "frames a target must be seen on before it counts as tracked", low=1, high=100)
@@ -73,12 +93,42 @@ class EngineConfig:
     max_targets: int = _parameter(16, "targets followed at the same time", low=1, high=1024)
     max_pending_prompts: int = _parameter(32, "prompts that may wait for the next image", low=1, high=1024)
     max_answer_tokens: int = _parameter(256, "tokens after which an answer in words is cut off", low=1, high=4096)
+    language_lane: str = _parameter(
+        "inline",
+        "inline carries a prompt out before the frame is answered; beside does it in a thread while frames go on",
+        choices=("inline", "beside"),
+    )
+    language_threads: int = _parameter(1, "CPU threads of the language lane; frames get the others", low=1, high=256)
+    buffer_frames: int = _parameter(64, "newest images kept, so that prompts find theirs", low=1, high=1024)
+    buffer_mb: int = _parameter(256, "MiB of images kept at most; the newest always is", low=1, high=65_536)
+    catch_up_frames: int = _parameter(
+        4, "kept images that a new target is led through, evenly spread, before its first result", low=0, high=64
+    )
+    prompt_tolerance_ms: float = _parameter(
+        200.0, "most time between a prompt's stamp and the image that it is carried out on", low=0.0, high=60_000.0
+    )
+    prompt_lead_ms: float = _parameter(
+        1000.0, "how far a prompt may be ahead of the newest image; it waits for its own", low=0.0, high=600_000.0
+    )
+    clock_jump_ms: float = _parameter(
+        1000.0, "step back of the images' stamps from which a new stream has begun", low=0.0, high=600_000.0
+    )
+    late_frames: int = _parameter(
+        3, "images in a row that are dropped for being late, or of another camera", low=0, high=1000
+    )
     official_quirks: bool = _parameter(
         False, "read masks exactly as the published evaluation does, mistakes included; slow, for comparisons"
     )
 
     def __post_init__(self) -> None:
         _check_parameters(self)
+
+
+@dataclass(frozen=True)
+class NodeEngineConfig(EngineConfig):
+    """The engine as the node runs it: a camera does not wait."""
+
+    language_lane: str = _parameter("beside", **_limits_of(EngineConfig, "language_lane"))
 
 
 @dataclass(frozen=True)
@@ -103,7 +153,7 @@ class NodeConfig:
         64, "prompts that may wait for the model; more are rejected", low=1, high=4096
     )
     log_period_s: float = _parameter(5.0, "seconds between two reports of one kind of problem", low=0.1, high=3600.0)
-    engine: EngineConfig = field(default_factory=EngineConfig)
+    engine: EngineConfig = field(default_factory=NodeEngineConfig)
 
     def __post_init__(self) -> None:
         _check_parameters(self)

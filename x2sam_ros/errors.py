@@ -19,12 +19,20 @@ class FrameError(X2SamError, ValueError):
     """A camera frame is unusable: zero size, unknown encoding, a step smaller than the row."""
 
 
+class LateFrameError(FrameError):
+    """A camera frame is older than the newest, or of another camera: it is left out, and the stream goes on."""
+
+
 class BagError(X2SamError):
     """A bag or another input is missing, truncated, empty, or lacks the topic asked for."""
 
 
 class CheckpointError(X2SamError):
     """A checkpoint is missing, corrupt, of another layout or of another size."""
+
+
+class SavedSessionError(X2SamError):
+    """A saved session is missing, damaged, or belongs to another model or configuration."""
 
 
 class PluginError(X2SamError):

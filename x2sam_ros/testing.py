@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from x2sam_ros.config import EngineConfig
-from x2sam_ros.engine.memory_policy import MemoryPolicy, MemoryPolicyFactory, MemoryRecord, checked_keep
+from x2sam_ros.engine.memory_policy import (
+    MemoryPolicy,
+    MemoryPolicyFactory,
+    MemoryRecord,
+    checked_keep,
+    checked_merge,
+    checked_show,
+    merge_records,
+)
 from x2sam_ros.engine.task_head import ConversationRequest, TaskHead, TaskHeadFactory
 from x2sam_ros.errors import PluginError, PromptError
 from x2sam_ros.model.template import TEMPLATE_SETS, Template
@@ -27,14 +36,14 @@ FRAME_INTERVAL_NS = 33_366_700
 
 
 def memory_record(
-    frame_index: int, *, score: float = 0.9, mask_fraction: float = 0.1, prompted: bool = False
+    frame_index: int, *, score: float = 0.9, mask_fraction: float = 0.1, prompted: bool = False, **rest: Any
 ) -> MemoryRecord:
-    """Return a record of a 29.97 Hz stream that starts at stamp 0."""
-    return MemoryRecord(frame_index, frame_index * FRAME_INTERVAL_NS, score, mask_fraction, prompted)
+    """Return a record of a 29.97 Hz stream that starts at stamp 0; ``rest``: other fields of MemoryRecord."""
+    return MemoryRecord(frame_index, frame_index * FRAME_INTERVAL_NS, score, mask_fraction, prompted, **rest)
 
 
 def memory_stream(num_frames: int, seed: int = 0) -> tuple[MemoryRecord, ...]:
-    """Return the records of a hard life: a prompt on frame 0 and rarely later, occlusions, dropped frames.
+    """Return the records of a hard life: a prompt on frame 0 and rarely later, occlusions, look-alikes, dropped frames.
 
     Args:
         num_frames: how many records, at least 1.
@@ -44,29 +53,47 @@ def memory_stream(num_frames: int, seed: int = 0) -> tuple[MemoryRecord, ...]:
     records, frame_index = [], 0
     for position in range(num_frames):
         hidden = position > 0 and rng.random() < 0.2
+        sight = (0.0,) * 3 if hidden else tuple(float(rng.random()) for _ in range(3))
+        beside = not hidden and rng.random() < 0.2
         records.append(
             memory_record(
                 frame_index,
-                score=0.0 if hidden else float(rng.random()),
-                mask_fraction=0.0 if hidden else float(rng.random()),
+                score=sight[0],
+                mask_fraction=sight[1],
                 prompted=position == 0 or rng.random() < 0.05,
+                stability=sight[2],
+                size_ratio=1.0 if hidden else float(rng.uniform(0.5, 2.0)),
+                motion_iou=1.0 if hidden else float(rng.random()),
+                distractors=int(beside),
+                distractor_iou=float(rng.uniform(0.1, 0.7)) if beside else 1.0,
             )
         )
         frame_index += int(rng.integers(1, 4))
     return tuple(records)
 
 
-def run_memory_policy(policy: MemoryPolicy, stream: Sequence[MemoryRecord]) -> tuple[tuple[MemoryRecord, ...], ...]:
-    """Return what the policy holds after each record of the stream.
+def run_memory_policy(
+    policy: MemoryPolicy, stream: Sequence[MemoryRecord], slots: int = EngineConfig.num_maskmem
+) -> tuple[tuple[MemoryRecord, ...], ...]:
+    """Return what the policy holds after each record of the stream, asked as a session asks it.
+
+    Args:
+        policy: it.
+        stream: records in the order of their frames.
+        slots: most entries that the network looks at.
 
     Raises:
-        PluginError: an answer breaks the contract of `MemoryPolicy.keep`.
+        PluginError: an answer breaks the contract of `MemoryPolicy`.
     """
     stored: tuple[MemoryRecord, ...] = ()
     history = []
     for new in stream:
-        entries = (*stored, new)
-        stored = tuple(entries[index] for index in checked_keep(policy, stored, new))
+        entries = [*stored, new]
+        merged = checked_merge(policy, stored, new)
+        if merged is not None:
+            entries[merged[0]] = merge_records(entries[merged[0]], entries.pop(merged[1]))
+        stored = tuple(entries[index] for index in checked_keep(policy, tuple(entries[:-1]), entries[-1]))
+        checked_show(policy, stored, new.frame_index + 1, new.stamp_ns + FRAME_INTERVAL_NS, slots)
         history.append(stored)
     return tuple(history)
 
@@ -87,10 +114,10 @@ def check_memory_policy(factory: MemoryPolicyFactory) -> None:
             raise PluginError(f"memory policy '{policy.name}' has capacity {policy.capacity}, expected a name and >= 1")
         for seed in range(4):
             stream = memory_stream(200, seed)
-            history = run_memory_policy(policy, stream)
+            history = run_memory_policy(policy, stream, num_maskmem)
             if not history[0]:
                 raise PluginError(f"memory policy '{policy.name}' did not keep the first entry, which was prompted")
-            if run_memory_policy(policy, stream) != history:
+            if run_memory_policy(policy, stream, num_maskmem) != history:
                 raise PluginError(
                     f"memory policy '{policy.name}' answered one stream in two ways; it must hold no state"
                 )

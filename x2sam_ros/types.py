@@ -112,7 +112,7 @@ class PromptBase:
     Args:
         prompt_id: the caller's name for this prompt; unique within a session.
         target_id: existing target to refine, or None to add a new one.
-        stamp_ns: stamp of the image the prompt refers to; None means the newest frame.
+        stamp_ns: stamp of the image the prompt refers to; None means the next frame (in the node, the newest answered).
         task: what kind of answer is wanted: a ``Task``, or the name of a task that a plugin offers.
     """
 

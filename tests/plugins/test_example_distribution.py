@@ -30,7 +30,7 @@ def test_it_is_found_and_listed(installed: tuple[Path, dict[str, str]]) -> None:
     code = "from x2sam_ros.cli.plugins import plugins; plugins()"
     run = subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True)
     line = next(line for line in run.stdout.splitlines() if NAME in line)
-    assert all(part in line for part in ("pinned_memory", "0.1.0", "x2sam_memory_policies", "pinned"))
+    assert all(part in line for part in ("pinned_memory", "0.1.0", "x2sam_memory_policies", "pinned_best"))
 
 
 def test_its_own_tests_pass(installed: tuple[Path, dict[str, str]]) -> None:

@@ -14,7 +14,7 @@ from x2sam_ros.bag.media import OverlayVideo
 from x2sam_ros.bag.prompt_options import read_mask, read_schedule
 from x2sam_ros.bag.replay import ReplayReport, run_replay
 from x2sam_ros.bag.source import FrameSource, open_source
-from x2sam_ros.errors import PluginError, PromptError
+from x2sam_ros.errors import LateFrameError, PluginError, PromptError
 from x2sam_ros.types import (
     BoxPrompt,
     CaptionPrompt,
@@ -216,3 +216,15 @@ def test_bad_mask_files(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "black.png"), np.zeros((4, 4), np.uint8))
     with pytest.raises(PromptError, match="no pixel set"):
         read_schedule(masks=[tmp_path / "black.png"])
+
+
+def test_a_late_frame_is_left_out_and_counted(source: FrameSource) -> None:
+    class OneLate(ColourSession):
+        def step(self, frame: Frame) -> FrameResult:
+            if frame.frame_index == 3:
+                raise LateFrameError("frame is 33.0 ms older than the newest")
+            return super().step(frame)
+
+    report = run_replay(source, OneLate(), [], read_schedule(texts=["red"]))
+    assert (report.frames, report.frames_dropped) == (NUM - 1, 1)
+    assert report.problems == ["image 3: frame is 33.0 ms older than the newest"] and not report.is_damaged

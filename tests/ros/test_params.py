@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from x2sam_ros.config import EngineConfig, NodeConfig
+from x2sam_ros.config import NodeConfig, NodeEngineConfig
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.ros.params import build_config, parameter_specs, yaml_text
 
@@ -39,7 +39,7 @@ def test_every_parameter_is_described() -> None:
 
 def test_dotted_names_reach_the_nested_configuration() -> None:
     config = build_config({"engine.max_targets": 3, "preset": "other"})
-    assert config == NodeConfig(preset="other", engine=EngineConfig(max_targets=3))
+    assert config == NodeConfig(preset="other", engine=NodeEngineConfig(max_targets=3))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from tests.ros.threshold_session import ThresholdSession
 from x2sam_ros.errors import FrameError, ModelError, PromptError, X2SamError
 from x2sam_ros.ros.worker import Outputs, Reject, Remove, RemovePrompt, Reset, Submit, Worker
-from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, TextPrompt
+from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt, TextPrompt
 
 
 class Log:
@@ -227,3 +227,34 @@ def test_stopping_waits_for_the_frame_at_hand_and_no_longer() -> None:
         assert runner.worker.stop(timeout_s=2.0)
     assert time.monotonic() - started_s < 0.6
     assert runner.worker.counters.answered == 1
+
+
+class RememberingSession(ThresholdSession):
+    """Keeps the prompts it got, and whether it was closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompts: list[Prompt] = []
+        self.closed = False
+
+    def submit(self, prompt: Prompt) -> None:
+        self.prompts.append(prompt)
+        super().submit(prompt)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_a_prompt_without_a_stamp_refers_to_the_newest_answered_frame() -> None:
+    session, log = RememberingSession(), Log()
+    worker = Worker(lambda: session, log.outputs, 8)
+    worker.start()
+    worker.post(lambda: text("before any"))
+    log.wait(lambda: len(session.prompts) == 1)
+    worker.offer_frame(frame)
+    log.wait(lambda: len(log.results) == 1)
+    worker.post(lambda: text("after one"))
+    worker.post(lambda: Submit(TextPrompt("dated", stamp_ns=7, text="the red one")))
+    log.wait(lambda: len(session.prompts) == 3)
+    assert [prompt.stamp_ns for prompt in session.prompts] == [None, 1_000, 7]
+    assert worker.stop(timeout_s=2.0) and session.closed, "what runs beside the frames ends with the worker"

@@ -74,6 +74,9 @@ class ThresholdSession:
             groundings,
         )
 
+    def close(self) -> None:
+        self.reset()
+
     def _carry_out(self, prompt: Prompt, frame: Frame) -> Grounding:
         if isinstance(prompt, TextPrompt):
             colour = next((value for name, value in COLOURS.items() if name in prompt.text), None)

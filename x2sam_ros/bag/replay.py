@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from x2sam_ros.bag.source import FrameSource
-from x2sam_ros.errors import PromptError
+from x2sam_ros.errors import LateFrameError, PromptError
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt, TargetState
 
 
@@ -118,7 +118,7 @@ def run_replay(
 ) -> ReplayReport:
     """Step through a source.
 
-    Frames that could not be read, and damage of the recording, are in the report; prompts whose time never
+    Frames that could not be read or are late, and damage of the recording, are in the report; prompts whose time never
     came too. A prompt that found nothing is a grounding like any other.
 
     Args:
@@ -144,9 +144,13 @@ def run_replay(
         due = [item for item in waiting if item.at_s * 1e9 <= age_ns]
         waiting = [item for item in waiting if item.at_s * 1e9 > age_ns]
         submitted = _submit(session, due, report)
-        result = session.step(frame)
-        _raise_rejected(result, schedule)
         waiting = [*(item for item in due if item.prompt.prompt_id not in submitted), *waiting]
+        try:
+            result = session.step(frame)
+        except LateFrameError as error:
+            source.problems.add(f"image {frame.frame_index}: {error}")
+            continue
+        _raise_rejected(result, schedule)
         report.add(result)
         report.frames_dropped = source.problems.count
         latency_ms = (time.perf_counter() - arrived) * 1e3

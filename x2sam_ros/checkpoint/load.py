@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from x2sam_ros.checkpoint.hub import find_path, is_hub_id
-from x2sam_ros.checkpoint.manifest import MANIFEST_FILE, check_manifest, write_manifest
+from x2sam_ros.checkpoint.manifest import MANIFEST_FILE, check_manifest, noted_sha256, write_manifest
 from x2sam_ros.checkpoint.settings import CONFIG_FILE
 from x2sam_ros.checkpoint.source import TensorInfo, TensorSource, holds_tensors, shorten
 from x2sam_ros.checkpoint.writer import pieces, write_safetensors
@@ -69,6 +69,7 @@ def load_model(
     state = {name: source.read(name, name in kept).to(target, info.dtype) for name, info in types.items()}
     model.load_state_dict(state, assign=True)
     model.to(target).language.choose_attention()
+    model.identity = noted_sha256(folder, WEIGHTS_FILE)
     return model.eval().requires_grad_(False)
 
 

@@ -59,6 +59,16 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
     return dict(manifest)
 
 
+def noted_sha256(folder: Path, name: str) -> str:
+    """Return the SHA-256 that a folder's manifest has of a file, "" where it has none; the file is not read.
+
+    Raises:
+        CheckpointError: the manifest is none.
+    """
+    files = (read_manifest(folder) or {"files": {}})["files"]
+    return str(files[name]["sha256"]) if name in files else ""
+
+
 def check_manifest(folder: Path, sums: bool = False, advance: Callable[[int], None] = lambda size: None) -> int:
     """Compare a folder's files with its manifest; return how many were compared, 0 where there is no manifest.
 

@@ -11,14 +11,15 @@ import torch
 from x2sam_ros.config import EngineConfig, NodeConfig
 from x2sam_ros.engine.clip import stack_frames
 from x2sam_ros.engine.grounding import Grounder, Picture, Question, View
+from x2sam_ros.engine.memory_policy import open_policy
 from x2sam_ros.engine.reply import grounding_of
-from x2sam_ros.engine.session import MAX_CLIP_FRAMES, Session, arithmetic, encode_frame
+from x2sam_ros.engine.session import MAX_CLIP_FRAMES, Session
 from x2sam_ros.engine.track import Group
+from x2sam_ros.engine.tracker import arithmetic, encode_frame
 from x2sam_ros.errors import FrameError, PromptError
 from x2sam_ros.model.generation import Finish, Generated
 from x2sam_ros.model.language import Prefix
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.plugins import installed_plugins
 from x2sam_ros.types import Frame, FrameResult, Grounding, Prompt, Task, TextPrompt
 
 
@@ -57,7 +58,7 @@ class ChatSession:
             raise FrameError(f"a conversation is about 1 to {MAX_CLIP_FRAMES} frames, got {len(frames)}")
         self._model, self._frames = model, tuple(frames)
         self._config = EngineConfig() if config is None else config
-        policy = installed_plugins().memory_policy(NodeConfig.memory_policy)(self._config)
+        policy = open_policy(NodeConfig.memory_policy, self._config)
         self._grounder = Grounder(model, policy, self._config)
         shown = frames[0].image if len(frames) == 1 else stack_frames(frames)
         with arithmetic(model, self._config):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Literal
 
@@ -59,7 +60,8 @@ def segment_clip(
         raise ConfigError(f"mode is {mode!r}, expected 'clip' (start anew with every clip) or 'stream' (go on)")
     if not 1 <= clip_length <= MAX_CLIP_FRAMES:
         raise ConfigError(f"clip_length is {clip_length}, expected 1 to {MAX_CLIP_FRAMES}")
-    return _results(Session(model, config, memory_policy), iter(frames), prompt, mode, clip_length)
+    inline = replace(EngineConfig() if config is None else config, language_lane="inline")
+    return _results(Session(model, inline, memory_policy), iter(frames), prompt, mode, clip_length)
 
 
 def _results(

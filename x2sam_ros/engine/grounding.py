@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.mask_memory import MaskMemory
-from x2sam_ros.engine.memory_policy import MemoryPolicy
+from x2sam_ros.engine.memory_policy import PolicyGuard
 from x2sam_ros.engine.preprocess import clip_patches, mask_encoder_pixels, picture_patches, resize_region
 from x2sam_ros.engine.region import Region, locate
 from x2sam_ros.engine.reply import Reply, judge_answer
@@ -131,7 +131,7 @@ class Grounder:
         config: how long an answer may be.
     """
 
-    def __init__(self, model: X2SAM, policy: MemoryPolicy, config: EngineConfig) -> None:
+    def __init__(self, model: X2SAM, policy: PolicyGuard, config: EngineConfig) -> None:
         self._model, self._policy, self._config = model, policy, config
 
     def ask(
@@ -162,12 +162,13 @@ class Grounder:
         tokens = self._region_tokens(regions, view.features)
         return Question(prompt, head, request, conversation, regions, clicks, tokens)
 
-    def ground(self, asked: Question, picture: Picture) -> Group | Reply:
+    def ground(self, asked: Question, picture: Picture, cancelled: Callable[[], bool] | None = None) -> Group | Reply:
         """Understand one prompt.
 
         Args:
             asked: the prompt in words.
             picture: what it was put into words for.
+            cancelled: asked before each token of an answer that the language model writes; True ends it there.
 
         Returns:
             A group without targets; only the reply where the answer points at nothing.
@@ -185,6 +186,7 @@ class Grounder:
                     asked.tokens,
                     picture.prefix,
                     max_new_tokens=self._config.max_answer_tokens,
+                    cancelled=cancelled,
                 ),
             )
         return self._group(asked, *self._force(asked, picture))

@@ -20,7 +20,8 @@ from x2sam_ros.types import (
 )
 
 if TYPE_CHECKING:
-    from x2sam_ros.engine.track import Target
+    from x2sam_ros.config import EngineConfig
+    from x2sam_ros.engine.track import Group, Target
 
 Span = tuple[str, int, int]
 """A phrase with its start and end."""
@@ -120,6 +121,28 @@ def grounding_of(
         message=message,
         stamp_ns=frame.stamp_ns,
     )
+
+
+def report_of(group: Group, frame: Frame, config: EngineConfig, targets: Sequence[Target] | None = None) -> Grounding:
+    """Report what a group found on a frame.
+
+    Args:
+        group: the prompt.
+        frame: the frame it was carried out on.
+        config: how long a class list looks for its first target.
+        targets: what it found; by default what it sees now.
+    """
+    if targets is None:
+        targets = [target for target in group.targets.values() if target.logits is not None]
+    status, message = GroundingStatus.OK, group.reply.message
+    if not targets:
+        status, message = group.reply.status, "nothing in the image fits the prompt"
+        if group.is_looking(config):
+            message += f"; it is looked for on the next {config.lost_frames - group.vain_frames} images"
+        elif group.vain_frames > 1:
+            status, message = GroundingStatus.REMOVED, f"nothing in {group.vain_frames} images fits the prompt"
+        message = "; ".join(filter(None, (message, group.reply.message)))
+    return grounding_of(group.prompt, frame, status, message, reply=group.reply, labels=group.labels, targets=targets)
 
 
 def _spans(query: str, labels: Iterable[str]) -> Iterator[Span]:

@@ -9,12 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from x2sam_ros.engine.region import Region, mask_iou, overlap
+from x2sam_ros.engine.region import mask_iou
 from x2sam_ros.engine.task_head import Track
 from x2sam_ros.errors import ModelError
-
-PROMPT_WEIGHT = 2.0
-"""Weight of the overlap with a click, box or mask against a class probability of 1: the instance decides."""
 
 FOLLOW_WEIGHT = 1.0
 """Weight of the overlap with the mask on the frame before."""
@@ -100,22 +97,17 @@ class Choice:
         return self.logits > 0
 
 
-def best_query(
-    found: Candidates, region: Region | None = None, previous: Tensor | None = None, class_index: int = 0
-) -> Choice:
+def best_query(found: Candidates, previous: Tensor | None = None, class_index: int = 0) -> Choice:
     """Choose the one query that answers a label best.
 
     Args:
         found: the queries.
-        region: the prompt, on the frame it was given on; None later and for texts.
         previous: bool (h, w), the target's mask on the frame before, or None.
         class_index: the label.
     """
     score = found.probs[:, class_index]
     value = score
-    if region is not None:
-        value = value + PROMPT_WEIGHT * overlap(region, found.mask_logits)
-    elif previous is not None:
+    if previous is not None:
         value = value + FOLLOW_WEIGHT * mask_iou(found.mask_logits > 0, previous)
     query = int(value.argmax())
     return Choice(query, class_index, float(score[query]), found.mask_logits[query])
@@ -133,7 +125,7 @@ def one_per_label(found: Candidates, tracks: Sequence[Track], follow: bool = Tru
     for class_index in range(found.probs.shape[1]):
         track = next((i for i, track in enumerate(tracks) if track.class_index == class_index), None)
         previous = tracks[track].mask if follow and track is not None else None
-        choices.append(replace(best_query(found, None, previous, class_index), track=track))
+        choices.append(replace(best_query(found, previous, class_index), track=track))
     return choices
 
 

@@ -49,11 +49,15 @@ class Track:
         class_index: the label it answers.
         mask: bool (h, w), where it was last seen.
         history: its newest masks with their scores, oldest first, at most ``HISTORY``.
+        missed: frames since then on which it was not found.
+        drift: how far it should have moved since then, right and down, in shares of the image's width and height.
     """
 
     class_index: int
     mask: Tensor
     history: tuple[tuple[Tensor, float], ...] = ()
+    missed: int = 0
+    drift: tuple[float, float] = (0.0, 0.0)
 
 
 HISTORY = 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch.nn.functional as F
@@ -9,12 +10,16 @@ from torch import Tensor
 
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.mask_memory import MaskMemory
+from x2sam_ros.engine.motion import MAX_STEPS, BoxMotion
 from x2sam_ros.engine.region import Region
 from x2sam_ros.engine.reply import Reply
 from x2sam_ros.engine.select import Candidates, Choice
 from x2sam_ros.engine.task_head import HISTORY, ReadContext, TaskHead, Track, checked_read
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.types import ClassListPrompt, PointPrompt, Prompt, TargetState
+
+SIZES = 10
+"""Newest masks whose sizes are known, to tell what is usual."""
 
 
 def is_seen(choice: Choice, config: EngineConfig) -> bool:
@@ -34,6 +39,8 @@ class Target:
         logits: float (h, w) on the newest frame, or None while it is not seen.
         last_mask: bool (h, w), where it was last seen.
         history: its newest masks of which the head was sure, with their scores, at most ``HISTORY``.
+        motion: the path of its box; None until it has been seen.
+        sizes: shares of the image its newest masks covered, at most ``SIZES``.
     """
 
     target_id: int
@@ -46,6 +53,8 @@ class Target:
     history: tuple[tuple[Tensor, float], ...] = ()
     seen_frames: int = 0
     missed_frames: int = 0
+    motion: BoxMotion | None = None
+    sizes: tuple[float, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -75,7 +84,14 @@ class Target:
         """Return what a head may know of it, masks at ``size``, which changes with the image's."""
         assert self.last_mask is not None  # a target begins by being seen
         history = tuple((_resized(mask, size), score) for mask, score in self.history)
-        return Track(self.class_index, _resized(self.last_mask, size), history)
+        return Track(self.class_index, _resized(self.last_mask, size), history, self.missed_frames, self._drift())
+
+    def _drift(self) -> tuple[float, float]:
+        """Return how far it should be on the next frame from where it was last seen, in shares of the image."""
+        if self.motion is None:
+            return 0.0, 0.0
+        steps = min(self.missed_frames + 1, MAX_STEPS)
+        return self.motion.speed[0] * steps, self.motion.speed[1] * steps
 
 
 def _resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
@@ -118,9 +134,37 @@ class Group:
         targets = sum(target.nbytes for target in self.targets.values())
         return self.condition.nbytes + self.memory.nbytes + regions + targets
 
+    @property
+    def tensors(self) -> Iterator[Tensor]:
+        """All tensors of the condition, the memory and the targets."""
+        yield from (x for x in vars(self.condition).values() if isinstance(x, Tensor))
+        yield from (x for entry in self.memory.entries for x in entry.embeds)
+        for target in self.targets.values():
+            masks = (target.logits, target.last_mask, *(mask for mask, _ in target.history))
+            yield from (x for x in masks if x is not None)
+
+    def rest(self, config: EngineConfig) -> None:
+        """Forget what belongs to a stream that has ended; targets are lost until the prompt is asked again."""
+        self.memory.clear()
+        for target in self.targets.values():
+            target.history, target.motion, target.sizes = (), None, ()
+            target.missed_frames = max(target.missed_frames, config.lost_frames)
+            target.miss(config)
+
     def is_looking(self, config: EngineConfig) -> bool:
         """Tell whether a class list that has found nothing yet still looks for it."""
         return isinstance(self.prompt, ClassListPrompt) and 0 < self.vain_frames < config.lost_frames
+
+    def is_alive(self, config: EngineConfig) -> bool:
+        """Tell whether it follows something, or still looks for it."""
+        return bool(self.targets) or self.is_looking(config)
+
+    def shift(self, frames: int) -> None:
+        """Add a number to every frame index it holds, where a stream is counted anew."""
+        self.memory.shift(frames)
+        for target in self.targets.values():
+            if target.motion is not None:
+                target.motion = replace(target.motion, frame_index=target.motion.frame_index + frames)
 
     def name(self, target: Target, class_index: int) -> None:
         """Let a target answer one of the labels."""

@@ -32,6 +32,9 @@ class X2SAM(nn.Module):
         tokenizer: the checkpoint's tokenizer.
         encoder: the mask encoder, by default the built-in one that ``config`` names.
 
+    Attributes:
+        identity: tells its weights from others: the SHA-256 of the file they were loaded from, "" where unknown.
+
     Raises:
         ModelError: the tokenizer has more tokens than the embedding table.
     """
@@ -42,6 +45,7 @@ class X2SAM(nn.Module):
         if len(tokenizer) > language.text.vocab_size:
             raise ModelError(f"tokenizer has {len(tokenizer)} tokens, the embedding table {language.text.vocab_size}")
         self.config = config
+        self.identity = ""
         self.tokenizer = tokenizer
         self.conversations = ConversationBuilder(tokenizer, language.phrase_markers)
         self.language = LanguageModel(language)

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from x2sam_ros.errors import FrameError, PromptError, X2SamError
@@ -35,6 +35,9 @@ class StreamSession(Protocol):
 
     def step(self, frame: Frame) -> FrameResult:
         """Segment one frame."""
+
+    def close(self) -> None:
+        """End what runs beside the frames."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +155,7 @@ class Worker:
         self._commands: deque[_Command] = deque()
         self._waiting: dict[str, Callable[[Grounding], None]] = {}
         self._stopping = False
+        self._newest_stamp_ns: int | None = None
         self._thread = threading.Thread(target=self._run, name="x2sam-worker", daemon=True)
 
     def start(self) -> None:
@@ -190,10 +194,13 @@ class Worker:
     def _run(self) -> None:
         try:
             session = self.open_session()
-            self.outputs.ready()
-            while self._wait():
-                self._carry_out_commands(session)
-                self._answer_newest(session)
+            try:
+                self.outputs.ready()
+                while self._wait():
+                    self._carry_out_commands(session)
+                    self._answer_newest(session)
+            finally:
+                session.close()
         except BaseException as error:  # the node's main loop reports it and ends the process
             self.failure = error
 
@@ -229,7 +236,7 @@ class Worker:
     ) -> Grounding | None:
         """Carry out one request; None when its outcome comes with a later frame."""
         if isinstance(request, Submit):
-            session.submit(request.prompt)
+            session.submit(self._dated(request.prompt))
             if done is not None:
                 self._waiting[request.prompt_id] = done
             return None
@@ -245,6 +252,12 @@ class Worker:
         session.reset()
         self._give_up_waiting("a reset came before it was carried out")
         return Grounding(request.prompt_id, GroundingStatus.REMOVED)
+
+    def _dated(self, prompt: Prompt) -> Prompt:
+        """Let a prompt that names no image refer to the newest answered one, which a person may have seen."""
+        if prompt.stamp_ns is not None or self._newest_stamp_ns is None:
+            return prompt
+        return replace(prompt, stamp_ns=self._newest_stamp_ns)
 
     def _give_up_waiting(self, reason: str, prompt_ids: Iterable[str] | None = None) -> None:
         """Reject prompts that will not be carried out, by default all that somebody waits for."""
@@ -265,6 +278,7 @@ class Worker:
         try:
             frame = arrival.read(self.counters.answered)
             result = session.step(frame)
+            self._newest_stamp_ns = frame.stamp_ns
             for outcome in result.groundings:
                 self._tell(outcome, self._waiting.pop(outcome.prompt_id, None), result.frame_id)
             self.outputs.result(frame, result, arrival.received_ns, self.counters.dropped)

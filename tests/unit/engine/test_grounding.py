@@ -12,10 +12,10 @@ from tests.unit.engine.sessions import box, classes, click, drawn, text
 from tests.unit.model.networks import frames, nano
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.grounding import Grounder, Picture, View, pixel_values
+from x2sam_ros.engine.memory_policy import open_policy
 from x2sam_ros.engine.preprocess import clip_patches
-from x2sam_ros.engine.session import encode_frame
 from x2sam_ros.engine.track import Group
-from x2sam_ros.plugins import installed_plugins
+from x2sam_ros.engine.tracker import encode_frame
 from x2sam_ros.types import PointPrompt, Prompt
 
 SIZE = (96, 128)
@@ -24,7 +24,7 @@ SIZE = (96, 128)
 @torch.inference_mode()
 def ground(prompt: Prompt, **refined: Any) -> Group:
     model, image = nano(), frames(1)[0].image
-    grounder = Grounder(model, installed_plugins().memory_policy("fifo")(EngineConfig()), EngineConfig())
+    grounder = Grounder(model, open_policy("fifo", EngineConfig()), EngineConfig())
     features = model.segmentor.encode_image(pixel_values(model, image))
     picture = Picture(model, image)
     group = grounder.ground(grounder.ask(prompt, View(SIZE, features, picture), **refined), picture)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from x2sam_ros.engine.region import locate
 from x2sam_ros.engine.select import (
     Candidates,
     Choice,
@@ -19,7 +17,6 @@ from x2sam_ros.engine.select import (
 )
 from x2sam_ros.engine.task_head import Track
 from x2sam_ros.errors import ModelError
-from x2sam_ros.types import PointPrompt
 
 
 def masks(*columns: tuple[int, int]) -> Tensor:
@@ -65,20 +62,15 @@ def test_resizing_needs_sizes_that_fit(size: tuple[int, int], valid: tuple[int, 
 
 
 def test_a_text_takes_the_surest_query() -> None:
-    choice = best_query(candidates([[0.2], [0.9], [0.6]], (0, 4), (4, 8), (8, 12)), None, None)
+    choice = best_query(candidates([[0.2], [0.9], [0.6]], (0, 4), (4, 8), (8, 12)))
     assert (choice.query, choice.class_index) == (1, 0) and abs(choice.score - 0.9) < 1e-6
 
 
 def test_later_the_query_where_the_target_was_wins_over_a_slightly_surer_one() -> None:
     found = candidates([[0.7], [0.9]], (0, 4), (8, 12))
     before = masks((0, 4))[0] > 0
-    assert best_query(found, None, before).query == 0
-    assert best_query(candidates([[0.1], [0.9]], (2, 8), (8, 12)), None, before).query == 1
-
-
-def test_a_click_decides_between_look_alikes() -> None:
-    click = locate(PointPrompt(points_px=np.array([[10.0, 4.0]])), (8, 16))
-    assert best_query(candidates([[0.9], [0.3]], (0, 4), (8, 12)), click, None).query == 1
+    assert best_query(found, before).query == 0
+    assert best_query(candidates([[0.1], [0.9]], (2, 8), (8, 12)), before).query == 1
 
 
 def test_instances_are_one_for_each_object_and_class() -> None:

@@ -28,14 +28,15 @@ from x2sam_ros.config import EngineConfig
 from x2sam_ros.default_plugins.task_heads.genseg import ClassListHead
 from x2sam_ros.default_plugins.task_heads.vgdseg import RegionListHead
 from x2sam_ros.engine.grounding import Grounder, Picture, View
-from x2sam_ros.engine.session import MAX_CLIP_FRAMES, encode_frame
+from x2sam_ros.engine.memory_policy import open_policy
+from x2sam_ros.engine.session import MAX_CLIP_FRAMES
 from x2sam_ros.engine.task_head import ConversationRequest
 from x2sam_ros.engine.track import Group
+from x2sam_ros.engine.tracker import encode_frame
 from x2sam_ros.errors import PluginError, PromptError
 from x2sam_ros.model.config import preset
 from x2sam_ros.model.template import Template
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.plugins import installed_plugins
 from x2sam_ros.types import CaptionPrompt, ClassListPrompt, GroundingStatus, Prompt, RegionsPrompt, Task, TextPrompt
 
 TOP, BOTTOM, ALL = (0, 16, 0, 32), (16, 32, 0, 32), (0, 32, 0, 32)
@@ -318,7 +319,7 @@ def test_a_refinement_that_is_answered_in_words_leaves_the_target_alone(monkeypa
 @pytest.mark.parametrize("prompt", [text(), box()], ids=lambda p: p.prompt_id)
 def test_a_prompt_that_is_understood_already_begins_with_the_next_frame(prompt: Prompt) -> None:
     model, config, frame = nano(), EngineConfig(score_threshold=0.0), frames(1)[0]
-    grounder = Grounder(model, installed_plugins().memory_policy("fifo")(config), config)
+    grounder = Grounder(model, open_policy("fifo", config), config)
     picture = Picture(model, frame.image)
     asked = grounder.ask(prompt, View(frame.size, encode_frame(model, frame.image, config), picture))
     group = grounder.ground(asked, picture)

@@ -39,16 +39,15 @@ class RegionHead:
         return ConversationRequest(num_regions=1, labels=("",))
 
     def read(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
-        """Take the query that fits the region, later the one that lies where the target was; see TaskHead."""
-        from x2sam_ros.engine.select import best_query
+        """Take the object that the region points at, later the one that is where it should be; see TaskHead."""
+        from x2sam_ros.engine.follow import followed, pointed_at
 
         track = context.tracks[0] if context.tracks else None
         if context.official_quirks:
-            choice = self._published(found, context)
+            choice: Choice | None = self._published(found, context)
         else:
-            region = context.regions[0] if context.prompted else None
-            choice = best_query(found, region, track.mask if track else None)
-        return [replace(choice, track=0 if track else None)]
+            choice = followed(found, track) if track else pointed_at(found, context.regions[0])
+        return [] if choice is None else [replace(choice, track=0 if track else None)]
 
     def _published(self, found: Candidates, context: ReadContext) -> Choice:
         """Choose as the published evaluation, whose prompt mask is always empty: it looks for 255 where 1 is set."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -29,7 +29,7 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class PhraseHead:
-    """One target for each phrase: the query that answers it best, and lies where the target was."""
+    """One target for each phrase: the query that answers it best, then what lies where that was."""
 
     task: str
     templates: Mapping[str, Template]
@@ -45,10 +45,23 @@ class PhraseHead:
         return ConversationRequest(phrases=prompt.classes, labels=prompt.classes)
 
     def read(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
-        """Take the best query of each phrase; see TaskHead. The published rule looks at each frame alone."""
+        """Take the best query of each phrase, later what is where it was; see TaskHead.
+
+        The published rule looks at each frame alone.
+        """
+        from x2sam_ros.engine.follow import followed
         from x2sam_ros.engine.select import one_per_label
 
-        return one_per_label(found, context.tracks, follow=not context.official_quirks)
+        best = one_per_label(found, context.tracks, follow=False)
+        if context.official_quirks:
+            return best
+        choices = []
+        for choice in best:
+            if choice.track is None:
+                choices.append(choice)
+            elif (kept := followed(found, context.tracks[choice.track], choice.class_index)) is not None:
+                choices.append(replace(kept, track=choice.track))
+        return choices
 
 
 @hookimpl

@@ -1,4 +1,4 @@
-"""The memory policy the published weights were trained with."""
+"""fifo: the newest frames, as the published weights were trained."""
 
 from __future__ import annotations
 
@@ -6,21 +6,24 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from x2sam_ros.config import EngineConfig
-from x2sam_ros.engine.memory_policy import MemoryPolicyFactory, MemoryRecord
+from x2sam_ros.engine.memory_policy import MemoryPolicyFactory, MemoryRecord, newest
 from x2sam_ros.hookspecs import hookimpl
 
 
 @dataclass(frozen=True)
 class FifoPolicy:
-    """Keep the newest ``capacity`` entries, whatever they show. Source: X2SAM paper, Mask Memory."""
+    """Keep the newest ``capacity`` entries, whatever they show.
+
+    Source: X2SAM's Mask Memory. How far apart two stored frames lie, ``memory_stride`` or ``memory_interval_s``, holds
+    for every policy and is decided before a policy is asked.
+    """
 
     capacity: int
     name: str = "fifo"
 
     def keep(self, stored: Sequence[MemoryRecord], new: MemoryRecord) -> Sequence[int]:
         """Keep the last ``capacity`` positions; see MemoryPolicy."""
-        count = len(stored) + 1
-        return range(max(0, count - self.capacity), count)
+        return newest(len(stored) + 1, self.capacity)
 
 
 def fifo(config: EngineConfig) -> FifoPolicy:

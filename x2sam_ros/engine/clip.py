@@ -8,14 +8,11 @@ from typing import Literal
 
 import numpy as np
 
-from x2sam_ros.config import EngineConfig, NodeConfig
+from x2sam_ros.config import CLIP_LENGTH, EngineConfig, NodeConfig
 from x2sam_ros.engine.session import MAX_CLIP_FRAMES, Session
 from x2sam_ros.errors import ConfigError, FrameError
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.types import Frame, FrameResult, Prompt, Uint8Array
-
-CLIP_LENGTH = 8
-"""Frames of a clip in the published evaluation."""
 
 Mode = Literal["clip", "stream"]
 """Forget everything after each clip and ask again, or ask once and go on."""

@@ -8,11 +8,12 @@ from functools import cached_property
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.mask_memory import MaskMemory
 from x2sam_ros.engine.memory_policy import MemoryPolicy
-from x2sam_ros.engine.preprocess import clip_patches, picture_patches, resize_region
+from x2sam_ros.engine.preprocess import clip_patches, mask_encoder_pixels, picture_patches, resize_region
 from x2sam_ros.engine.region import Region, locate
 from x2sam_ros.engine.reply import Reply, judge_answer
 from x2sam_ros.engine.task_head import ConversationRequest, TaskHead
@@ -49,16 +50,25 @@ class Picture:
         model: the network.
         shown: uint8 (H, W, 3), a frame, or (T, H, W, 3), a clip.
         num_prompts: how many prompts are about it.
+        features: the mask encoder's view of the frame, where it is known already.
 
     Raises:
         FrameError: it is too elongated.
     """
 
-    def __init__(self, model: X2SAM, shown: Uint8Array, num_prompts: int = 1) -> None:
+    def __init__(
+        self, model: X2SAM, shown: Uint8Array, num_prompts: int = 1, features: ImageFeatures | None = None
+    ) -> None:
         cut = picture_patches if shown.ndim == 3 else clip_patches
         patches, grid = cut(shown, model.config.language, model.device)
         self._model, self._num_prompts = model, num_prompts
-        self.vision: VisionFeatures = model.language.encode_image(patches, grid)
+        stages: tuple[Tensor, ...] = ()
+        if model.config.region.picture_features:
+            if features is None:
+                pairs = shown if shown.ndim == 3 else shown[:: model.config.language.vision.temporal_patch_size]
+                features = model.segmentor.encode_image(pixel_values(model, pairs))
+            stages = features.stages
+        self.vision: VisionFeatures = model.encode_picture(patches, grid, stages)
         steps = int(grid[0, 0])
         self.media = Media(self.vision.counts[0] // steps, None if shown.ndim == 3 else steps)
 
@@ -66,6 +76,12 @@ class Picture:
     def prefix(self) -> Prefix | None:
         """What several conversations about it begin with, read once; None for a single one, read in one pass."""
         return self._model.prefix(self.media, self.vision) if self._num_prompts > 1 else None
+
+
+def pixel_values(model: X2SAM, images: Uint8Array) -> Tensor:
+    """Return uint8 frames (H, W, 3) or (N, H, W, 3) as the network's mask encoder reads them, float (N, 3, S, S)."""
+    config = model.config.segmentor
+    return mask_encoder_pixels(images, config.image_size, model.device, config.resize, config.resample)
 
 
 @dataclass(frozen=True)

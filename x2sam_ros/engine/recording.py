@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
-from x2sam_ros.config import EngineConfig
-from x2sam_ros.engine.clip import CLIP_LENGTH, segment_clip
+from x2sam_ros.config import CLIP_LENGTH, EngineConfig
+from x2sam_ros.engine.clip import segment_clip
 from x2sam_ros.engine.session import Session
 from x2sam_ros.errors import ConfigError, PromptError
 from x2sam_ros.model.x2sam import X2SAM

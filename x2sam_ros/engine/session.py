@@ -15,11 +15,10 @@ import numpy as np
 import torch
 
 from x2sam_ros.config import EngineConfig, NodeConfig
-from x2sam_ros.engine.grounding import Grounder, Picture, View
+from x2sam_ros.engine.grounding import Grounder, Picture, View, pixel_values
 from x2sam_ros.engine.mask_memory import entry_row, merge_memories
 from x2sam_ros.engine.masks import Placement, strongest
 from x2sam_ros.engine.memory_policy import MemoryRecord
-from x2sam_ros.engine.preprocess import mask_encoder_pixels
 from x2sam_ros.engine.reply import grounding_of
 from x2sam_ros.engine.select import Candidates, Choice
 from x2sam_ros.engine.track import Group, Target
@@ -207,9 +206,9 @@ class Session:
         """Bring every target to this frame and carry out the waiting prompts; without either there is nothing to do."""
         with arithmetic(self._model, self._config):
             with self._timed("preprocess"):
-                pixel_values = _pixel_values(self._model, frame.image)
+                pixels = pixel_values(self._model, frame.image)
             with self._timed("encode"):
-                features = self._model.segmentor.encode_image(pixel_values)
+                features = self._model.segmentor.encode_image(pixels)
             groundings = self._ground(frame, features) if self._pending or self._understood else []
             if self._groups:
                 groundings += self._advance(frame, features, self._groups)
@@ -225,7 +224,7 @@ class Session:
             shown = Counter(id(item.clip) for item in self._pending)
             pictures: dict[int, Picture] = {}
             if shown[id(None)]:  # what is wrong with the frame is no prompt's fault
-                pictures[id(None)] = Picture(self._model, frame.image, shown[id(None)])
+                pictures[id(None)] = Picture(self._model, frame.image, shown[id(None)], features)
             self._opening, self._understood = self._understood, []
             while self._pending:
                 item = self._pending.popleft()
@@ -438,13 +437,8 @@ def arithmetic(model: X2SAM, config: EngineConfig) -> torch.autocast:
 def encode_frame(model: X2SAM, image: Uint8Array, config: EngineConfig) -> ImageFeatures:
     """Return the mask encoder's view of a frame, uint8 (H, W, 3), as a session sees it; for prompts asked elsewhere."""
     with arithmetic(model, config):
-        features: ImageFeatures = model.segmentor.encode_image(_pixel_values(model, image))
+        features: ImageFeatures = model.segmentor.encode_image(pixel_values(model, image))
         return features
-
-
-def _pixel_values(model: X2SAM, image: Uint8Array) -> torch.Tensor:
-    square = model.config.segmentor
-    return mask_encoder_pixels(image, square.image_size, model.device, square.resize, square.resample)
 
 
 def _check_clip(clip: Uint8Array) -> None:

@@ -132,6 +132,13 @@ class X2SAMConfig:
     region: RegionConfig = field(default_factory=RegionConfig)
     preset: str = "release"
 
+    def __post_init__(self) -> None:
+        if self.region.picture_features and self.segmentor.resize != "square":
+            raise ConfigError(
+                f"picture_features lays the mask encoder's square over the picture, but resize is "
+                f"{self.segmentor.resize!r}; set it to 'square', or picture_features to false"
+            )
+
 
 def _nano() -> X2SAMConfig:
     decoder = DecoderConfig(

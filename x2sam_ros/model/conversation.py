@@ -48,12 +48,10 @@ class Media:
     Args:
         tokens_per_step: picture tokens of the picture, or of each frame pair.
         steps: frame pairs of a clip; None for a picture.
-        seconds: time of each frame pair; 1, 2, ... where none is known, as the published weights were trained.
     """
 
     tokens_per_step: int
     steps: int | None = None
-    seconds: tuple[float, ...] | None = None
 
     @property
     def name(self) -> str:
@@ -277,11 +275,9 @@ class ConversationBuilder:
         picture = (control[VISION_START], *[IMAGE_PLACEHOLDER] * media.tokens_per_step, control[VISION_END])
         if media.steps is None:
             return [*parts, (picture, NO_PHRASE)]
-        seconds = media.seconds or tuple(float(step + 1) for step in range(media.steps))
-        if len(seconds) != media.steps:
-            raise PromptError(f"clip of {media.steps} frame pairs got {len(seconds)} timestamps")
-        for second in seconds:
-            parts += [f"<{second:.1f} seconds>", (picture, NO_PHRASE)]
+        # a frame pair each second, as the published weights were trained, whatever the clip's rate
+        for second in range(1, media.steps + 1):
+            parts += [f"<{second}.0 seconds>", (picture, NO_PHRASE)]
         return parts
 
     def _phrases(self, phrases: Sequence[str], regions: int) -> list[_Part]:

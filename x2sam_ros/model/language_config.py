@@ -147,6 +147,8 @@ class RegionConfig:
         pooling_mode: ``mean`` or ``max``.
         downsample_ratio: 1 / side of the space-to-depth block before the projector.
         region_stage: index of the mask encoder's stage whose features are sampled.
+        picture_features: whether the picture's tokens carry that stage's features too. The published network does not
+            have it; nano's small picture tower does not learn shapes, which the mask encoder knows.
     """
 
     num_sample_point: int = 256
@@ -154,6 +156,7 @@ class RegionConfig:
     pooling_mode: str = "mean"
     downsample_ratio: float = 0.5
     region_stage: int = 2
+    picture_features: bool = False
 
     def __post_init__(self) -> None:
         if self.pooling_kernel < 1 or self.num_sample_point % self.pooling_kernel:
@@ -183,4 +186,4 @@ class RegionConfig:
     @classmethod
     def nano(cls) -> RegionConfig:
         """Return the settings of the model that ships with the project: 8 tokens from 64 points."""
-        return cls(num_sample_point=64, pooling_kernel=8, downsample_ratio=1.0)
+        return cls(num_sample_point=64, pooling_kernel=8, downsample_ratio=1.0, picture_features=True)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.cache_utils import DynamicCache
 
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.errors import ModelError
 from x2sam_ros.model import generation
 from x2sam_ros.model.condition import PromptCondition
@@ -47,6 +50,8 @@ class X2SAM(nn.Module):
         stage_dim = self.segmentor.encoder.stage_channels[config.region.region_stage]
         self.mlm_projector = Projector(hidden, width)
         self.extra_projector = Projector(stage_dim * config.region.block_size**2, hidden)
+        if config.region.picture_features:
+            self.picture_projector = Projector(stage_dim * config.region.block_size**2, hidden)
         self.region_sampler = RegionSampler(config.region)
         self.bg_embeds = nn.Embedding(1, width)
 
@@ -64,6 +69,28 @@ class X2SAM(nn.Module):
         folded = space_to_depth(stages[self.config.region.region_stage], self.config.region.block_size)
         maps: Tensor = self.extra_projector(folded)
         return maps
+
+    def encode_picture(self, patches: Tensor, grid_thw: Tensor, stages: Sequence[Tensor] = ()) -> VisionFeatures:
+        """Encode pictures or clips of one size for the language side, once for all prompts about them.
+
+        Args:
+            patches, grid_thw: see ``language.encode_image``.
+            stages: the mask encoder's stage outputs for the first frame of each frame pair, each float (S, H, W, C),
+                picture after picture; read only where the configuration has ``picture_features``.
+
+        Raises:
+            ModelError: patches and grids do not agree.
+        """
+        vision = self.language.encode_image(patches, grid_thw)
+        if not self.config.region.picture_features:
+            return vision
+        folded = space_to_depth(stages[self.config.region.region_stage], self.config.region.block_size)
+        maps = self.picture_projector(folded).permute(0, 3, 1, 2)  # (S, D, h, w)
+        merge = self.config.language.vision.spatial_merge_size
+        cells = (int(grid_thw[0, 1]) // merge, int(grid_thw[0, 2]) // merge)
+        resized = F.interpolate(maps.float(), size=cells, mode="bilinear", align_corners=False)
+        added = resized.flatten(2).transpose(1, 2).flatten(0, 1)  # (T, D)
+        return replace(vision, embeds=vision.embeds + added.to(vision.embeds.dtype))
 
     def region_tokens(
         self,
@@ -225,7 +252,7 @@ class X2SAM(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, path_or_id: str | Path, dtype: str | torch.dtype = "float32", device: str = "cpu"
+        cls, path_or_id: str | Path, dtype: str | torch.dtype = NodeConfig.dtype, device: str = NodeConfig.device
     ) -> X2SAM:
         """Load a checkpoint, ready for inference; see ``checkpoint.load.load_model``.
 

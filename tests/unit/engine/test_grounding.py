@@ -11,8 +11,9 @@ import torch
 from tests.unit.engine.sessions import box, classes, click, drawn, text
 from tests.unit.model.networks import frames, nano
 from x2sam_ros.config import EngineConfig
-from x2sam_ros.engine.grounding import Grounder, Picture, View
-from x2sam_ros.engine.preprocess import mask_encoder_pixels
+from x2sam_ros.engine.grounding import Grounder, Picture, View, pixel_values
+from x2sam_ros.engine.preprocess import clip_patches
+from x2sam_ros.engine.session import encode_frame
 from x2sam_ros.engine.track import Group
 from x2sam_ros.plugins import installed_plugins
 from x2sam_ros.types import PointPrompt, Prompt
@@ -24,7 +25,7 @@ SIZE = (96, 128)
 def ground(prompt: Prompt, **refined: Any) -> Group:
     model, image = nano(), frames(1)[0].image
     grounder = Grounder(model, installed_plugins().memory_policy("fifo")(EngineConfig()), EngineConfig())
-    features = model.segmentor.encode_image(mask_encoder_pixels(image, model.config.segmentor.image_size))
+    features = model.segmentor.encode_image(pixel_values(model, image))
     picture = Picture(model, image)
     group = grounder.ground(grounder.ask(prompt, View(SIZE, features, picture), **refined), picture)
     assert isinstance(group, Group)
@@ -47,6 +48,25 @@ def test_words_and_regions_reach_the_condition() -> None:
     assert (a.condition.cond_embeds[0, 0] - b.condition.cond_embeds[0, 0]).abs().max() > 1e-3
     here, there = ground(click(x=20, y=30)), ground(click(x=90, y=60))
     assert (here.condition.cond_embeds[0, 0] - there.condition.cond_embeds[0, 0]).abs().max() > 1e-4
+
+
+@torch.inference_mode()
+def test_a_picture_carries_the_features_it_is_given_or_makes_the_same() -> None:
+    model, image = nano(), frames(1)[0].image
+    own, given = Picture(model, image), Picture(model, image, features=encode_frame(model, image, EngineConfig()))
+    assert torch.equal(own.vision.embeds, given.vision.embeds)
+    other = Picture(model, image, features=encode_frame(model, image[:, ::-1].copy(), EngineConfig()))
+    assert (own.vision.embeds - other.vision.embeds).abs().max() > 1e-3
+
+
+@torch.inference_mode()
+def test_a_clip_carries_the_features_of_the_first_frame_of_each_pair() -> None:
+    model, shown = nano(), np.stack([frame.image for frame in frames(5, seed=3)])
+    picture = Picture(model, shown)
+    assert picture.media.steps == 3
+    patches, grid = clip_patches(shown, model.config.language)
+    stages = model.segmentor.encode_image(pixel_values(model, shown[[0, 2, 4]])).stages
+    assert torch.equal(picture.vision.embeds, model.encode_picture(patches, grid, stages).embeds)
 
 
 def kept(before: PointPrompt, after: PointPrompt, current: np.ndarray | None) -> list[list[float]]:

@@ -12,8 +12,10 @@ from torch import Tensor
 from tests.unit.engine.sessions import MANY, box, classes, click, drawn, run, same, session, text
 from tests.unit.model.networks import frames, nano, new_nano
 from x2sam_ros.checkpoint.load import cast_weights
+from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.preprocess import mask_encoder_pixels, picture_patches
 from x2sam_ros.engine.select import Candidates, best_query
+from x2sam_ros.engine.session import encode_frame
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.conversation import Media
 from x2sam_ros.model.encoder import ImageFeatures
@@ -28,7 +30,7 @@ NUM_MASKMEM = 5
 def understood(frame: Frame, words: str) -> PromptCondition:
     model = nano()
     patches, grid = picture_patches(frame.image, model.config.language)
-    vision = model.language.encode_image(patches, grid)
+    vision = model.encode_picture(patches, grid, encode_frame(model, frame.image, EngineConfig()).stages)
     template = installed_plugins().task_head("refseg")().templates[model.config.language.templates]
     asked = model.conversations.build(template, Media(tokens_per_step=vision.counts[0]), phrases=[words])
     return model.understand(asked, vision)

@@ -35,6 +35,12 @@ def test_a_wrong_setting_is_named_with_its_place(data: dict[str, object], words:
         from_dict(data)
 
 
+def test_picture_features_need_the_squashed_square() -> None:
+    data = {"segmentor": {"resize": "longest"}, "region": {"picture_features": True}}
+    with pytest.raises(ConfigError, match="picture_features .* resize is 'longest'; set it to 'square'"):
+        from_dict(data)
+
+
 def test_missing_settings_keep_their_defaults() -> None:
     config = from_dict({"segmentor": {"image_size": 256}})
     assert config.segmentor.image_size == 256

@@ -17,6 +17,7 @@ from scene_cases import JpegCamera
 from tables import hardware_line, number, print_table, printed_into
 
 from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.scenes.vocabulary import COLOURS, SHAPES
@@ -62,8 +63,8 @@ def measure(model: X2SAM, camera: JpegCamera, make_prompt: Callable[[int], Promp
 def main() -> None:
     """Measure every prompt and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano", help="preset or checkpoint folder")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
+    parser.add_argument("--device", default=NodeConfig.device)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--repetitions", type=int, default=60, help="timed repetitions of each prompt")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")

@@ -16,6 +16,7 @@ from scene_cases import JpegCamera
 from tables import hardware_line, number, print_table, progress
 
 from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 
 REFERENCE_FRAME = 300
@@ -72,8 +73,8 @@ def plot(samples: list[tuple[int, float, int]], reference_mib: float, path: Path
 def main() -> int:
     """Run the stream, print the table and draw the plot; the exit code is 1 where memory grew."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano", help="preset or checkpoint folder")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
+    parser.add_argument("--device", default=NodeConfig.device)
     parser.add_argument("--frames", type=int, default=3000, help="at least twice the reference frame")
     parser.add_argument("--plot", type=Path, default=Path("memory.png"), help="where the plot goes")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")

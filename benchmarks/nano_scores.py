@@ -17,6 +17,7 @@ from tables import hardware_line, number, print_table, printed_into, progress
 from task_cases import TASK_KINDS, task_cases
 
 from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import Case, KindScore, StreamSession, evaluate
 from x2sam_ros.evaluation.panoptic import PanopticScore
@@ -115,9 +116,9 @@ def score_clips(open_session: Callable[[], StreamSession], count: int, num_frame
 def main() -> None:
     """Run the evaluation and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano", help="preset or checkpoint folder")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--memory-policy", default="fifo")
+    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
+    parser.add_argument("--device", default=NodeConfig.device)
+    parser.add_argument("--memory-policy", default=NodeConfig.memory_policy)
     parser.add_argument("--scenes", type=int, default=200, help="images of each kind; 0 leaves them out")
     parser.add_argument("--clips", type=int, default=50, help="clips of each kind; 0 leaves them out")
     parser.add_argument("--frames", type=int, default=40, help="length of the clips")

@@ -16,8 +16,11 @@ import numpy as np
 import torch
 from tables import hardware_line, number, print_table, printed_into
 
-from x2sam_ros.checkpoint.load import build_model, cast_weights
+from x2sam_ros.checkpoint.load import build_model, cast_weights, read_dtype
+from x2sam_ros.config import NodeConfig
+from x2sam_ros.engine.grounding import Picture, pixel_values
 from x2sam_ros.engine.preprocess import mask_encoder_pixels, picture_patches
+from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.config import preset
 from x2sam_ros.model.conversation import Media
 from x2sam_ros.model.memory import MemoryBatch
@@ -29,7 +32,6 @@ HEIGHT, WIDTH = 480, 640
 PHRASE = Template("Segment {phrases}.", "<SEG>.")
 QUESTION = Template("{text}", None)
 NEW_TOKENS = 32
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 Row = tuple[str, float, str]
 
@@ -98,19 +100,19 @@ def frame_stages(model: X2SAM, image: np.ndarray, repeats: int) -> Iterator[Row]
     yield timed("memory encoder", lambda: segmentor.write_memory(decoded, first))
 
 
-def _condition(model: X2SAM, image: np.ndarray):  # type: ignore[no-untyped-def]
-    patches, grid = picture_patches(image, model.config.language, model.device)
-    vision = model.language.encode_image(patches, grid)
-    conversation = model.conversations.build(PHRASE, Media(vision.counts[0]), phrases=["the red cup"])
-    return model.understand(conversation, vision)
+def _condition(model: X2SAM, image: np.ndarray) -> PromptCondition:
+    picture = Picture(model, image)
+    conversation = model.conversations.build(PHRASE, picture.media, phrases=["the red cup"])
+    return model.understand(conversation, picture.vision)
 
 
 def language_stages(model: X2SAM, image: np.ndarray, repeats: int) -> Iterator[Row]:
     """Yield the stages that run on each prompt."""
     device = model.device
     patches, grid = picture_patches(image, model.config.language, device)
-    yield "picture encoder", median_ms(lambda: model.language.encode_image(patches, grid), repeats, device), ""
-    vision = model.language.encode_image(patches, grid)
+    stages = model.segmentor.encode_image(pixel_values(model, image).to(model.bg_embeds.weight.dtype)).stages
+    yield "picture encoder", median_ms(lambda: model.encode_picture(patches, grid, stages), repeats, device), ""
+    vision = model.encode_picture(patches, grid, stages)
     media = Media(vision.counts[0])
     conversation = model.conversations.build(PHRASE, media, phrases=["the red cup"])
     length = f"{len(conversation.input_ids)} tokens"
@@ -140,9 +142,9 @@ def peak_mib(device: torch.device) -> float:
 def main() -> None:
     """Read the options and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="nano")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=sorted(DTYPES))
+    parser.add_argument("--preset", default=NodeConfig.preset)
+    parser.add_argument("--device", default=NodeConfig.device)
+    parser.add_argument("--dtype", default=NodeConfig.dtype, help="float32, bfloat16 or float16")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the table into")
@@ -153,7 +155,7 @@ def main() -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Time everything, then print."""
-    device, dtype = torch.device(options.device), DTYPES[options.dtype]
+    device, dtype = torch.device(options.device), read_dtype(options.dtype)
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
         model = random_model(options.preset, device, dtype)

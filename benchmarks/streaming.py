@@ -18,6 +18,7 @@ from torch import nn
 from x2sam_ros.bag.interfaces import message_types
 from x2sam_ros.bag.messages import MASK_ARRAY_TYPE, build_message, tracked_mask_array_fields
 from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.types import FrameResult
@@ -122,8 +123,8 @@ def print_report(runs: list[Timings], markdown: bool) -> None:
 def main() -> None:
     """Measure every number of targets and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano", help="preset or checkpoint folder")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
+    parser.add_argument("--device", default=NodeConfig.device)
     parser.add_argument("--targets", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--frames", type=int, default=200, help="timed frames of each run")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")

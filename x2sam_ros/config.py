@@ -206,12 +206,15 @@ class PhaseConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the nano weights are trained: pixels first, then prompts on pictures, then clips with memory."""
+    """How the nano weights are trained: pixels first, prompts on pictures, clips with memory, and words at last."""
 
     seed: int = 0
     pixels: PhaseConfig = PhaseConfig(steps=1000, clips=32, prompts=0, learning_rate=3e-3)
     image: PhaseConfig = PhaseConfig(steps=4000, clips=12, prompts=8, learning_rate=1.5e-3, texts=4)
     video: PhaseConfig = PhaseConfig(steps=600, clips=6, prompts=2, learning_rate=6e-4, frames=4, max_stride=2, texts=4)
+    words: PhaseConfig = PhaseConfig(
+        steps=2600, clips=12, prompts=2, learning_rate=4e-3, frames=4, max_stride=2, texts=6
+    )
     kind_odds: tuple[float, ...] = (0.4, 0.2, 0.1, 0.1, 0.2)
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
@@ -221,12 +224,13 @@ class TrainConfig:
     auxiliary_weight: float = 1.0
     true_memory_share: float = 0.5
     text_weight: float = 2.0
+    keep_weight: float = 10.0
     clip_share: float = 0.4
     tokenizer_sentences: int = 20_000
     checkpoint_every: int = 100
     score_every: int = 250
 
-    phases = ("pixels", "image", "video")
+    phases = ("pixels", "image", "video", "words")
 
     def phase(self, name: str) -> PhaseConfig:
         """Return the settings of a phase."""

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.unit.engine.queries import SIZE, candidates, masks
 from x2sam_ros.engine.postprocess import label_map
 from x2sam_ros.engine.published import panoptic_clip
 from x2sam_ros.engine.region import Region, locate
@@ -18,20 +19,7 @@ from x2sam_ros.engine.task_head import HISTORY, ReadContext, Track, checked_read
 from x2sam_ros.plugins import TASK_HEADS, installed_plugins
 from x2sam_ros.types import MaskPrompt, PointPrompt
 
-SIZE = (8, 16)
 THRESHOLD = 0.5
-
-
-def masks(*columns: tuple[int, int]) -> Tensor:
-    """Return one query for each (first, last) range of columns of an 8 x 16 map."""
-    maps = torch.full((len(columns), *SIZE), -5.0)
-    for row, (first, last) in enumerate(columns):
-        maps[row, :, first:last] = 5.0
-    return maps
-
-
-def candidates(probs: list[list[float]], *columns: tuple[int, int]) -> Candidates:
-    return Candidates(torch.tensor(probs), masks(*columns))
 
 
 def context(found: Candidates, **fields: object) -> ReadContext:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,13 +11,12 @@ import pytest
 from rosbags.highlevel import AnyReader
 
 import x2sam_ros
+from tests.replay.commands import Run, program_runner
 from tests.replay.recordings import START_NS, STEP_NS, ColourSession, image_message
 from x2sam_ros.bag.writer import MASKS_TOPIC, OVERLAY_TOPIC
-from x2sam_ros.cli import main as program
 from x2sam_ros.cli import replay as command
 
 NUM = 6
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -30,16 +28,7 @@ def bag(write_bag: Callable[..., Path]) -> Path:
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the program with a session that needs no weights; give exit code, output, errors."""
     monkeypatch.setattr(command, "_open_session", lambda *_: ColourSession())
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["x2sam", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            program.main()
-        output = capfd.readouterr()
-        return int(left.value.code or 0), output.out, output.err
-
-    return call
+    return program_runner(monkeypatch, capfd)
 
 
 def test_help_and_version(run: Run) -> None:

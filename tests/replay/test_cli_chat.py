@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import signal
-import sys
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +13,23 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.replay.commands import HEIGHT, WIDTH, Run, nano, program_runner, write_scene
 from x2sam_ros.checkpoint import load
-from x2sam_ros.cli import main as program
 from x2sam_ros.cli.printing import coloured, plain
 from x2sam_ros.model.tokenizer import TURN_END
-from x2sam_ros.training.scenes import generate_clip
 from x2sam_ros.types import Grounding, GroundingStatus, Phrase
 from x2sam_ros.visualise import target_colour
 
-Run = Callable[..., tuple[int, str, str]]
-HEIGHT, WIDTH, NUM = 96, 128, 12
 SURE = ("--score-threshold", "0", "--max-tokens", "6")
-
-nano = lru_cache(maxsize=1)(load.load_model)
 
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the program in a folder with a picture and a video, lines piped into it; give exit code, output, errors."""
-    clip = generate_clip(7, NUM, HEIGHT, WIDTH)
-    cv2.imwrite(str(tmp_path / "picture.png"), clip.frames[0][:, :, ::-1])
-    video = cv2.VideoWriter(str(tmp_path / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 2, (WIDTH, HEIGHT))
-    for frame in clip.frames:
-        video.write(frame[:, :, ::-1])
-    video.release()
+    write_scene(tmp_path, frames=12)
     monkeypatch.setattr(load, "load_model", nano)
-    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object, lines: str = "") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["x2sam", "chat", *map(str, arguments)])
-        monkeypatch.setattr(sys, "stdin", io.StringIO(lines))
-        code: Any = 0
-        try:
-            program.main()
-        except SystemExit as left:
-            code = left.code
-        output = capfd.readouterr()
-        return int(code or 0), output.out, output.err
-
-    return call
+    return program_runner(monkeypatch, capfd, "chat")
 
 
 def test_questions_come_from_a_pipe_until_it_ends(run: Run, tmp_path: Path) -> None:

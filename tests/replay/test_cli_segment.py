@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import copy
 import json
-import sys
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,32 +15,23 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
+from tests.replay.commands import HEIGHT, WIDTH, Run, nano, program_runner, write_scene
 from x2sam_ros.checkpoint import load
-from x2sam_ros.cli import main as program
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.training.scenes import generate_clip
 
-Run = Callable[..., tuple[int, str, str]]
-HEIGHT, WIDTH, NUM = 96, 128, 5
-
-nano = lru_cache(maxsize=1)(load.load_model)
+NUM = 5
 
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Write a picture, a folder of pictures, a video and odd pictures of one generated scene."""
     folder = tmp_path_factory.mktemp("inputs")
-    clip = generate_clip(7, NUM, HEIGHT, WIDTH)
+    clip = write_scene(folder, NUM)
     frames = [frame[:, :, ::-1] for frame in clip.frames]
     (folder / "pictures").mkdir()
     for index, frame in enumerate(frames):
         cv2.imwrite(str(folder / f"pictures/{index}.png"), frame)
-    cv2.imwrite(str(folder / "picture.png"), frames[0])
     cv2.imwrite(str(folder / "mask.png"), 255 * (clip.labels[0] == 1).astype(np.uint8))
-    video = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), 2, (WIDTH, HEIGHT))
-    for frame in frames:
-        video.write(frame)
-    video.release()
     cv2.imwrite(str(folder / "dot.png"), frames[0][:1, :1])
     alpha = np.dstack([frames[0], np.full((HEIGHT, WIDTH), 9, np.uint8)])
     cv2.imwrite(str(folder / "alpha16.png"), alpha.astype(np.uint16) * 257)
@@ -56,20 +44,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(inputs: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Run the program in the folder of inputs; give exit code, output, errors."""
     monkeypatch.setattr(load, "load_model", nano)
-    monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.chdir(inputs)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["x2sam", "segment", *map(str, arguments)])
-        code: Any = 0
-        try:
-            program.main()
-        except SystemExit as left:
-            code = left.code
-        output = capfd.readouterr()
-        return int(code or 0), output.out, output.err
-
-    return call
+    return program_runner(monkeypatch, capfd, "segment")
 
 
 def check(folder: Path, size: tuple[int, int], frames: int = 1) -> dict[str, Any]:

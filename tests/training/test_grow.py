@@ -45,6 +45,20 @@ def test_a_deeper_network_first_does_what_the_older_one_did() -> None:
     torch.testing.assert_close(states(model), states(older), atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_features_of_the_mask_encoder_are_added_later_without_a_change() -> None:
+    small = preset("nano")
+    torch.manual_seed(6)
+    older = X2SAM(replace(small, region=replace(small.region, picture_features=False)), nano_tokenizer()).eval()
+    model = new_nano()
+    patches, grid = torch.randn(16, small.language.vision.patch_dim), torch.tensor([[1, 4, 4]])
+    stages = older.segmentor.encode_image(torch.randn(1, 3, 64, 64)).stages
+    expected = older.encode_picture(patches, grid).embeds
+    assert not torch.allclose(model.encode_picture(patches, grid, stages).embeds, expected, atol=1e-2)
+    grow(model, older)
+    assert torch.equal(model.encode_picture(patches, grid, stages).embeds, expected)
+
+
 def test_new_words_start_as_the_mean_of_what_they_were_spelt_with() -> None:
     older = new_nano()
     words = train_tokenizer(["the zebra walks", "a zebra"] * 50, 400)

@@ -16,7 +16,7 @@ from x2sam_ros.model.pixel_decoder import DeformableAttention
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
 from x2sam_ros.training.initialise import FUSER_SCALE
-from x2sam_ros.training.objective import TextStates, batch_loss, batch_scores, text_loss
+from x2sam_ros.training.objective import TextStates, batch_loss, batch_scores, text_loss, words_loss
 
 
 def training_nano() -> X2SAM:
@@ -61,6 +61,28 @@ def test_the_first_phase_trains_the_encoder_alone() -> None:
     losses["attributes"].backward()
     names = reached(model)
     assert names and all(name.startswith("segmentor.encoder.") for name in names)
+
+
+def test_words_are_learnt_beside_what_prompts_meant_before() -> None:
+    model, teacher, batch = training_nano(), new_nano(), batches("words")[0]
+
+    def losses(progress: float) -> dict[str, torch.Tensor]:
+        torch.manual_seed(1)  # of the points drawn from regions
+        return words_loss(model, teacher, batch, CONFIG, progress)
+
+    first = losses(1.0)
+    assert set(first) == {"text", "keep"} and all(bool(x.isfinite()) for x in first.values())
+    assert float(first["keep"].detach()) == 0, "the network is its own teacher still"
+    with torch.no_grad():
+        for layer in model.language.text.layers:
+            layer.mlp.down_proj.weight.mul_(1.5)
+    early, half, late = losses(0.0)["keep"], losses(0.5)["keep"], losses(1.0)["keep"]
+    assert float(early.detach()) == 0 < float(half.detach())
+    torch.testing.assert_close(late, 4 * half)
+    late.backward()
+    names = reached(model)
+    assert any(name.startswith("language.text.") for name in names)
+    assert not any(name.startswith("segmentor.") for name in names), "nothing of it is learnt, nor led through it"
 
 
 def test_true_memories_change_later_frames_only_through_the_memory() -> None:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from tests.unit.model.networks import nano_tokenizer
 from x2sam_ros.model.conversation import Conversation, ConversationBuilder, Media
-from x2sam_ros.training.prompts import PROMPT_ODDS, TEXT_ODDS, PromptMaker, marked
+from x2sam_ros.training.prompts import PROMPT_ODDS, TEXT_ODDS, PromptMaker, PromptSample, marked
 from x2sam_ros.training.samples import FIRST_TRAINING_SEED
 from x2sam_ros.training.scenes import Clip, caption, generate_clip
 
+Draw = Callable[[Clip, np.random.Generator, Media], PromptSample | None]
 PICTURE, VIDEO = Media(tokens_per_step=12), Media(tokens_per_step=12, steps=2)
 
 
@@ -78,11 +80,11 @@ def test_every_kind_is_drawn_about_as_often_as_asked() -> None:
             super().__init__(ConversationBuilder(nano_tokenizer()), "short")
             self._kinds = {kind: self._counted(kind) for kind in self._kinds}
 
-        def _counted(self, kind: str):  # type: ignore[no-untyped-def]
+        def _counted(self, kind: str) -> Draw:
             draw = self._kinds[kind]
 
-            def counted(*args):  # type: ignore[no-untyped-def]
-                sample = draw(*args)
+            def counted(clip: Clip, rng: np.random.Generator, media: Media) -> PromptSample | None:
+                sample = draw(clip, rng, media)
                 made[kind] += sample is not None
                 return sample
 

@@ -31,6 +31,7 @@ CONFIG = TrainConfig(
     image=PhaseConfig(steps=9, clips=2, prompts=8, learning_rate=1e-3, texts=3),
     video=PhaseConfig(steps=9, clips=1, prompts=2, learning_rate=1e-3, frames=3, max_stride=3, texts=2),
     pixels=PhaseConfig(steps=9, clips=2, prompts=0, learning_rate=1e-3),
+    words=PhaseConfig(steps=9, clips=2, prompts=2, learning_rate=1e-3, frames=3, texts=2),
 )
 
 
@@ -129,12 +130,17 @@ def drawn_seeds(monkeypatch: pytest.MonkeyPatch, data: SceneBatches, count: int)
 
 def test_held_out_seeds_are_never_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = [seed for phase in CONFIG.phases for seed in drawn_seeds(monkeypatch, batches(phase), 3)]
-    assert len(set(seeds)) == len(seeds) == 3 * (2 + 2 + 1) and min(seeds) >= FIRST_TRAINING_SEED
+    assert len(set(seeds)) == len(seeds) == 3 * (2 + 2 + 1 + 2) and min(seeds) >= FIRST_TRAINING_SEED
 
 
 def test_scoring_draws_held_out_seeds_only(monkeypatch: pytest.MonkeyPatch) -> None:
     seeds = drawn_seeds(monkeypatch, batches("image", seeds=HELD_OUT_SEEDS), 3)
     assert seeds and min(seeds) >= 0 and max(seeds) < FIRST_TRAINING_SEED
+
+
+def test_words_draw_what_the_language_model_is_shown_and_no_more() -> None:
+    shapes = {(len(batch.pixel_values), int(batch.grid[0, 0])) for batch in (batches("words")[i] for i in range(8))}
+    assert shapes == {(1, 1), (3, 2)}, "a picture, or a clip of two frame pairs"
 
 
 def test_taking_every_other_frame() -> None:

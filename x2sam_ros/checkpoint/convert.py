@@ -30,7 +30,7 @@ from x2sam_ros.checkpoint.plan import Origin, Plan, check_is_export, needs_base,
 from x2sam_ros.checkpoint.settings import Settings, has_tokenizer, read_settings
 from x2sam_ros.checkpoint.source import TensorSource, holds_tensors, open_source, shorten
 from x2sam_ros.checkpoint.writer import write_safetensors
-from x2sam_ros.config import BASE_MODEL
+from x2sam_ros.config import BASE_MODEL, NodeConfig
 from x2sam_ros.errors import CheckpointError
 
 _TOKENIZER_PATTERNS = ("tokenizer.json", "vocab.json")
@@ -87,7 +87,7 @@ def convert_checkpoint(
     source: str | Path,
     target: Path,
     base: str | Path = BASE_MODEL,
-    dtype: str | torch.dtype = "float32",
+    dtype: str | torch.dtype = NodeConfig.dtype,
     force: bool = False,
     download: bool = True,
     progress: Progress = lambda done, total: None,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from x2sam_ros.checkpoint.source import holds_tensors, weight_files
 from x2sam_ros.errors import CheckpointError
 
 WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.pt", "*.pth")
@@ -54,15 +54,11 @@ def find_path(
 
 
 def _whole(folder: Path) -> bool:
-    """Tell whether every file is there that an index of shards in the folder names; no index means yes."""
-    for index in folder.glob("*.index.json"):
-        try:
-            names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        except (OSError, ValueError, KeyError, AttributeError, TypeError):
-            return False
-        if not all(isinstance(name, str) and (folder / name).is_file() for name in names):
-            return False
-    return True
+    """Tell whether no shard of a folder's weights is missing; one without weights was fetched for something else."""
+    try:
+        return not holds_tensors(folder) or bool(weight_files(folder))
+    except CheckpointError:
+        return False
 
 
 def _snapshot(

@@ -20,6 +20,7 @@ from x2sam_ros.checkpoint.manifest import MANIFEST_FILE, check_manifest, noted_s
 from x2sam_ros.checkpoint.settings import CONFIG_FILE
 from x2sam_ros.checkpoint.source import TensorInfo, TensorSource, holds_tensors, shorten
 from x2sam_ros.checkpoint.writer import pieces, write_safetensors
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.errors import CheckpointError, ConfigError, X2SamError
 from x2sam_ros.model.config import PRESETS, X2SAMConfig, from_dict, to_dict
 from x2sam_ros.model.tokenizer import Tokenizer, load_tokenizer
@@ -36,9 +37,9 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torc
 
 
 def load_model(
-    preset_or_folder: str | Path = "nano",
-    device: str = "cpu",
-    dtype: str | torch.dtype = "float32",
+    preset_or_folder: str | Path = NodeConfig.preset,
+    device: str = NodeConfig.device,
+    dtype: str | torch.dtype = NodeConfig.dtype,
     verify: bool = False,
 ) -> X2SAM:
     """Load a checkpoint, ready for inference.

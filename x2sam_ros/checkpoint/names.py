@@ -10,7 +10,8 @@ _MOVED = (
     ("model.language_model.", "language.text."),
     ("model.visual.", "language.visual."),
 )
-_KEPT = ("segmentor.", "extra_projector.", "mlm_projector.", "bg_embeds.")
+# picture_projector is ours: an export of a network that has one keeps it
+_KEPT = ("segmentor.", "extra_projector.", "picture_projector.", "mlm_projector.", "bg_embeds.")
 _LANGUAGE, _LAYERS = "language.", "language.text.layers."
 _BASE_LAYER = ".base_layer."
 

@@ -13,17 +13,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from x2sam_ros.cli import options
 from x2sam_ros.cli.printing import coloured, plain, target_table
-from x2sam_ros.config import EngineConfig, NodeConfig
-from x2sam_ros.errors import BagError, ConfigError, PromptError, X2SamError
+from x2sam_ros.config import CLIP_LENGTH, EngineConfig, NodeConfig
+from x2sam_ros.errors import BagError, PromptError, X2SamError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from x2sam_ros.engine.chat import ChatSession, ChatTurn
     from x2sam_ros.types import Frame, Prompt
-
-_DEFAULTS = NodeConfig()
 
 HELP = """\
 Type a question, or one of these:
@@ -44,18 +43,14 @@ def chat(
         list[str] | None, typer.Option(help="Ask this and end. Repeatable; commands such as /describe are understood.")
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the overlays, made when there is one.")] = Path("x2sam_chat"),
-    frames: Annotated[int | None, typer.Option(help="Most frames of a recording to look at; 8 by default.")] = None,
-    topic: Annotated[str | None, typer.Option(help="Image topic of a bag with several cameras.")] = None,
-    max_answer_tokens: Annotated[
-        int, typer.Option("--max-answer-tokens", "--max-tokens", help="Tokens after which an answer is cut off.")
-    ] = EngineConfig.max_answer_tokens,
-    preset: Annotated[str | None, typer.Option(help=f"Built-in model; {_DEFAULTS.preset} by default.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder of a model of your own.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = _DEFAULTS.device,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = _DEFAULTS.dtype,
-    score_threshold: Annotated[
-        float, typer.Option(help="Confidence below which nothing counts as found.")
-    ] = EngineConfig.score_threshold,
+    frames: Annotated[int, typer.Option(help="Most frames of a recording to look at.")] = CLIP_LENGTH,
+    topic: options.Topic = None,
+    max_answer_tokens: options.MaxAnswerTokens = EngineConfig.max_answer_tokens,
+    preset: options.Preset = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = NodeConfig.device,
+    dtype: options.Dtype = NodeConfig.dtype,
+    score_threshold: options.ScoreThreshold = EngineConfig.score_threshold,
 ) -> None:
     """Chat about a picture or a recording.
 
@@ -67,15 +62,13 @@ def chat(
     from rich.console import Console
 
     from x2sam_ros.bag.source import read_sample
-    from x2sam_ros.engine.clip import CLIP_LENGTH
 
-    if preset is not None and checkpoint is not None:
-        raise ConfigError("--preset and --checkpoint name two models; give one of them")
+    name = options.model_name(preset, checkpoint)
     if out.exists() and not out.is_dir():
         raise BagError(f"--out {out} is a file; give a folder for the overlays")
-    shown = read_sample(input_path, CLIP_LENGTH if frames is None else frames, topic)
+    shown = read_sample(input_path, frames, topic)
     config = EngineConfig(score_threshold=score_threshold, max_answer_tokens=max_answer_tokens)
-    session = _open_session((str(checkpoint or preset or _DEFAULTS.preset), device, dtype), shown, config)
+    session = _open_session((name, device, dtype), shown, config)
     console = Console(highlight=False, soft_wrap=True)
     talk = _Talk(session, shown, console, out, input_path.resolve().stem)
     if not talk.hold(ask or _typed(console)) and (ask or not sys.stdin.isatty()):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from x2sam_ros.config import BASE_MODEL
+from x2sam_ros.config import BASE_MODEL, NodeConfig
 from x2sam_ros.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def convert(
     ] = BASE_MODEL,
     dtype: Annotated[
         str, typer.Option(help="Type of the weights: float32 loses nothing; bfloat16 or float16 takes half the room.")
-    ] = "float32",
+    ] = NodeConfig.dtype,
     force: Annotated[bool, typer.Option(help="Replace a checkpoint folder that exists.")] = False,
     download: Annotated[bool, typer.Option(help="Fetch what is neither here nor in the hub's cache.")] = True,
     check: Annotated[

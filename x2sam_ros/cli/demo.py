@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
+from x2sam_ros.cli import options
 from x2sam_ros.config import NodeConfig
 from x2sam_ros.errors import X2SamError
 
@@ -51,9 +52,9 @@ def demo(
     out: Annotated[
         Path, typer.Option(help="Folder for the sample bag, the recording, the video and the sheet.")
     ] = Path("out/demo"),
-    preset: Annotated[str, typer.Option(help="Built-in model.")] = NodeConfig.preset,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder of a model of your own.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = NodeConfig.device,
+    preset: options.Preset = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = NodeConfig.device,
 ) -> None:
     """Play a generated camera into the ROS node, prompt it by text and by click, and score what comes back."""
     from x2sam_ros.cli.demo_report import print_report, score_targets, write_files
@@ -67,7 +68,8 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     try:
         _choose_graph()
-        with _node(out, {"preset": preset, "checkpoint": str(checkpoint or ""), "device": device}) as node:
+        model = {"preset": preset or NodeConfig.preset, "checkpoint": str(checkpoint or ""), "device": device}
+        with _node(out, model) as node:
             say("starting the node; meanwhile generating a scene")
             scene = write_demo_scene(out / "sample_bag")
             run = _play(scene, node, out, say)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from x2sam_ros.cli import options
 from x2sam_ros.config import NodeConfig
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 
     from x2sam_ros.bag.replay import ReplayReport, ResultSink, ScheduledPrompt, StepSession
     from x2sam_ros.bag.source import FrameSource
-
-_DEFAULTS = NodeConfig()
 
 
 def replay(
@@ -59,15 +58,15 @@ def replay(
     topic: Annotated[
         str | None, typer.Option(help="Image topic of a bag; needed when it holds more than one camera.")
     ] = None,
-    preset: Annotated[str | None, typer.Option(help=f"Built-in model. [default: {_DEFAULTS.preset}]")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder of a model of your own.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = _DEFAULTS.device,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = _DEFAULTS.dtype,
+    preset: options.Preset = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = NodeConfig.device,
+    dtype: options.Dtype = NodeConfig.dtype,
     stride: Annotated[int, typer.Option(help="Use every n-th image.")] = 1,
     fps: Annotated[float | None, typer.Option(help="Rate of a folder of images, which has no stamps.")] = None,
     memory_policy: Annotated[
         str, typer.Option(help="Which frames a target remembers; see x2sam plugins.")
-    ] = _DEFAULTS.memory_policy,
+    ] = NodeConfig.memory_policy,
     video: Annotated[Path | None, typer.Option(help="Also draw the masks into this .mp4.")] = None,
     overlay: Annotated[bool, typer.Option(help="Also put the drawn images into the MCAP file, as JPEG.")] = False,
 ) -> None:
@@ -85,8 +84,7 @@ def replay(
     from x2sam_ros.bag.writer import ResultWriter
     from x2sam_ros.errors import ConfigError
 
-    if preset is not None and checkpoint is not None:
-        raise ConfigError("--preset and --checkpoint name two models; give one of them")
+    name = options.model_name(preset, checkpoint)
     prompts = (text or (), classes or (), click or (), box or (), mask or ())
     schedule = read_schedule(*prompts, stuff=stuff or (), task=task)
     source = open_source(input_path, topic, stride, fps)
@@ -98,18 +96,18 @@ def replay(
         sinks: list[ResultSink] = [stack.enter_context(ResultWriter(out, overlay))]
         if video is not None:
             sinks.append(stack.enter_context(OverlayVideo(video)))
-        session = _open_session(str(checkpoint or preset or _DEFAULTS.preset), device, dtype, memory_policy)
+        session = _open_session(name, device, dtype, memory_policy)
         report = _run(source, session, sinks, schedule, console)
     _print_report(report, source, [out, *([video] if video else [])], schedule)
     _check_complete(report, source, out)
 
 
-def _open_session(model_name: str, device: str, dtype: str, memory_policy: str) -> StepSession:
+def _open_session(name: str, device: str, dtype: str, memory_policy: str) -> StepSession:
     """Load the model; late, so that every other mistake is found before these seconds are spent."""
     from x2sam_ros.checkpoint.load import load_model
     from x2sam_ros.engine.session import Session
 
-    return Session(load_model(model_name, device=device, dtype=dtype), memory_policy=memory_policy)
+    return Session(load_model(name, device=device, dtype=dtype), memory_policy=memory_policy)
 
 
 def _run(

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 
 import x2sam_ros
+from x2sam_ros.cli import options
 from x2sam_ros.cli.printing import coloured, counted, plain, target_table
-from x2sam_ros.config import EngineConfig, NodeConfig
+from x2sam_ros.config import CLIP_LENGTH, EngineConfig, NodeConfig
 from x2sam_ros.errors import BagError, ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from x2sam_ros.bag.source import FrameSource
     from x2sam_ros.types import Frame, FrameResult, Grounding, Prompt
 
-_DEFAULTS = NodeConfig()
 _MAX_ROWS = 40
 
 
@@ -73,20 +73,16 @@ def segment(
         ),
     ] = None,
     clip_length: Annotated[
-        int | None, typer.Option(help="Frames of a clip, and frames the language model is shown; 8 by default.")
-    ] = None,
-    topic: Annotated[str | None, typer.Option(help="Image topic of a bag with several cameras.")] = None,
+        int, typer.Option(help="Frames of a clip, and frames the language model is shown.")
+    ] = CLIP_LENGTH,
+    topic: options.Topic = None,
     stride: Annotated[int, typer.Option(help="Use every n-th image.")] = 1,
-    preset: Annotated[str | None, typer.Option(help=f"Built-in model; {_DEFAULTS.preset} by default.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="Folder of a model of your own.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")] = _DEFAULTS.device,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = _DEFAULTS.dtype,
-    score_threshold: Annotated[
-        float, typer.Option(help="Confidence below which nothing counts as found.")
-    ] = EngineConfig.score_threshold,
-    max_answer_tokens: Annotated[
-        int, typer.Option("--max-answer-tokens", "--max-tokens", help="Tokens after which an answer is cut off.")
-    ] = EngineConfig.max_answer_tokens,
+    preset: options.Preset = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = NodeConfig.device,
+    dtype: options.Dtype = NodeConfig.dtype,
+    score_threshold: options.ScoreThreshold = EngineConfig.score_threshold,
+    max_answer_tokens: options.MaxAnswerTokens = EngineConfig.max_answer_tokens,
     official_quirks: Annotated[
         bool, typer.Option("--official-quirks", help="Read masks as the published evaluation does, mistakes included.")
     ] = False,
@@ -102,29 +98,27 @@ def segment(
     from x2sam_ros.bag.one_prompt import read_prompt
     from x2sam_ros.bag.source import open_source
 
-    if preset is not None and checkpoint is not None:
-        raise ConfigError("--preset and --checkpoint name two models; give one of them")
+    name = options.model_name(preset, checkpoint)
     if input_path.resolve() in (out.resolve(), *out.resolve().parents):
         raise ConfigError(f"--out {out} is the input itself or lies in it; write it somewhere else")
     source = open_source(input_path, topic, stride)
     still = source.num_frames == 1
-    options = (text or (), classes or (), stuff or (), click or (), box or (), mask or ())
-    prompt = read_prompt(*options, caption=caption, task=task, still=still)
+    given = (text or (), classes or (), stuff or (), click or (), box or (), mask or ())
+    prompt = read_prompt(*given, caption=caption, task=task, still=still)
     chosen = mode or ("image" if still else "stream")
     config = EngineConfig(
         score_threshold=score_threshold, max_answer_tokens=max_answer_tokens, official_quirks=official_quirks
     )
-    model_name = str(checkpoint or preset or _DEFAULTS.preset)
     info = {
         "description": "x2sam segment",
         "version": x2sam_ros.__version__,
         "input": str(input_path),
-        "model": model_name,
+        "model": name,
         "task": prompt.task_name,
         "mode": chosen,
     }
     with ResultFolder(out, prompt, info, force, video=not still and chosen != "image") as folder:
-        results = _results(source, prompt, chosen, clip_length, config, (model_name, device, dtype))
+        results = _results(source, prompt, chosen, clip_length, config, (name, device, dtype))
         done = _write(results, source, folder)
     _print(done, source, out)
 
@@ -133,21 +127,19 @@ def _results(
     source: FrameSource,
     prompt: Prompt,
     mode: str,
-    clip_length: int | None,
+    clip_length: int,
     config: EngineConfig,
     model: tuple[str, str, str],
 ) -> Iterator[tuple[Frame, FrameResult]]:
     """Load the model, late, so that every other mistake is found before these seconds are spent; segment."""
     from x2sam_ros.checkpoint.load import load_model
-    from x2sam_ros.engine.clip import CLIP_LENGTH
     from x2sam_ros.engine.recording import check_mode, segment_recording
 
     way = check_mode(mode)
     network = load_model(*model)
     # a picture can hold no more targets than the network has queries
     config = replace(config, max_targets=network.config.segmentor.decoder.num_queries)
-    length = CLIP_LENGTH if clip_length is None else clip_length
-    return segment_recording(network, source, prompt, way, length, config)
+    return segment_recording(network, source, prompt, way, clip_length, config)
 
 
 def _write(results: Iterator[tuple[Frame, FrameResult]], source: FrameSource, folder: ResultFolder) -> _Done:

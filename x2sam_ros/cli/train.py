@@ -25,6 +25,7 @@ def train(
     pixels_steps: Annotated[int, typer.Option(min=0, help="Batches of the first phase.")] = _DEFAULTS.pixels.steps,
     image_steps: Annotated[int, typer.Option(min=0, help="Batches of the second phase.")] = _DEFAULTS.image.steps,
     video_steps: Annotated[int, typer.Option(min=0, help="Batches of the third phase.")] = _DEFAULTS.video.steps,
+    words_steps: Annotated[int, typer.Option(min=0, help="Batches of the fourth phase.")] = _DEFAULTS.words.steps,
 ) -> None:
     """Train a preset on generated scenes; Ctrl-C is safe, the same command goes on."""
     import torch
@@ -38,6 +39,7 @@ def train(
         pixels=replace(_DEFAULTS.pixels, steps=pixels_steps),
         image=replace(_DEFAULTS.image, steps=image_steps),
         video=replace(_DEFAULTS.video, steps=video_steps),
+        words=replace(_DEFAULTS.words, steps=words_steps),
     )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

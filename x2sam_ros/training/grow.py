@@ -17,8 +17,10 @@ _ADDED_TO_STREAM = (
     "attn.proj.bias",
     "mlp.linear_fc2.weight",
     "mlp.linear_fc2.bias",
+    "picture_projector.model.2.weight",
+    "picture_projector.model.2.bias",
 )
-"""What a layer adds to the residual stream with; zero, a new layer changes nothing until it has learnt something."""
+"""What a new part adds to a stream of states with; zero, it changes nothing until it has learnt something."""
 
 
 @torch.no_grad()

@@ -22,12 +22,12 @@ from x2sam_ros.errors import CheckpointError
 from x2sam_ros.model.config import X2SAMConfig, preset
 from x2sam_ros.model.tokenizer import Tokenizer, train_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.plugins import TASK_HEADS, installed_plugins
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
 from x2sam_ros.training.grow import grow
 from x2sam_ros.training.initialise import initialise
-from x2sam_ros.training.objective import batch_loss, batch_scores
+from x2sam_ros.training.objective import batch_loss, batch_scores, words_loss
 from x2sam_ros.training.plot import plot_losses
+from x2sam_ros.training.prompts import task_templates
 from x2sam_ros.training.samples import HELD_OUT_SEEDS, Batch, SceneBatches
 from x2sam_ros.training.scenes import sample_corpus
 
@@ -73,6 +73,7 @@ class Trainer:
             parameters, lr=1.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
         self.phase, self.step = config.phases[0], 0
+        self.teacher: X2SAM | None = None  # of the last phase
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.state_path.exists():
             self._resume()
@@ -94,9 +95,27 @@ class Trainer:
         for phase in self.config.phases[self.config.phases.index(self.phase) :]:
             if phase != self.phase:
                 self.phase, self.step = phase, 0
+            if phase == "words":
+                self._rest_segmentor()
             self._run_phase(console)
         save_model(self.averaged, self.folder / "weights")
         console.print(f"weights: {self.folder / 'weights'}")
+
+    def _rest_segmentor(self) -> None:
+        """Prepare the last phase: from the averaged weights on, only the language model learns."""
+        if self.step == 0:
+            save_model(self.averaged, self._teacher_folder)
+            self.model.load_state_dict(self.averaged.state_dict())
+        with torch.random.fork_rng(devices=[]):  # a resumed run loads it once more, and draws on as if it had not
+            self.teacher = load_model(self._teacher_folder, str(self.device))
+        self.model.requires_grad_(False)
+        for part in (self.model.language.text, self.model.language.final_norm):
+            part.requires_grad_(True)
+
+    @property
+    def _teacher_folder(self) -> Path:
+        """The network before the last phase, which a resumed run needs too."""
+        return self.folder / "before_words"
 
     def _run_phase(self, console: Console) -> None:
         settings = self.config.phase(self.phase)
@@ -137,8 +156,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
+        if self.teacher is not None:
+            self.model.segmentor.eval()  # its running statistics rest too
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            losses = batch_loss(self.model, self.heads, batch, self.phase, self.config)
+            if self.teacher is None:
+                losses = batch_loss(self.model, self.heads, batch, self.phase, self.config)
+            else:
+                progress = self.step / self.config.words.steps
+                losses = words_loss(self.model, self.teacher, batch, self.config, progress)
         loss = torch.stack([term.float() for term in losses.values()]).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -210,14 +235,8 @@ class Trainer:
 
 def build_tokenizer(config: TrainConfig, model_config: X2SAMConfig) -> Tokenizer:
     """Learn the small tokenizer from the generator's own sentences and the wording of the tasks."""
-    plugins = installed_plugins()
-    heads = [plugins.task_head(name)() for name in plugins.names(TASK_HEADS)]
-    chosen = [
-        head.templates[model_config.language.templates]
-        for head in heads
-        if model_config.language.templates in head.templates
-    ]
-    wording = sorted({_SLOTS.sub("", template.question) for template in chosen} | {"<1.0 seconds>"})
+    templates = task_templates(model_config.language.templates).values()
+    wording = sorted({_SLOTS.sub("", template.question) for template in templates} | {"<1.0 seconds>"})
     corpus = [*wording, "user\n", "assistant\n", *sample_corpus(config.tokenizer_sentences, config.seed)]
     return train_tokenizer(corpus, model_config.language.text.vocab_size)
 

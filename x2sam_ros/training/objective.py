@@ -15,6 +15,7 @@ from x2sam_ros.model.encoder import ImageFeatures
 from x2sam_ros.model.language import VisionFeatures
 from x2sam_ros.model.memory import MemoryBatch, MemoryEntry
 from x2sam_ros.model.pixel_decoder import PixelFeatures
+from x2sam_ros.model.regions import draw_points
 from x2sam_ros.model.segmentor import StepOutput
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
@@ -22,8 +23,12 @@ from x2sam_ros.training.losses import LossWeights, segmentation_loss
 from x2sam_ros.training.samples import Batch
 
 
-def understand(model: X2SAM, batch: Batch, images: ImageFeatures) -> tuple[PromptCondition, VisionFeatures, TextStates]:
-    """Run the language pass of all prompts and questions; ``images`` holds the clips' first frames.
+def understand(
+    model: X2SAM, batch: Batch, images: ImageFeatures, points: Tensor | None = None
+) -> tuple[PromptCondition, VisionFeatures, TextStates]:
+    """Run the language pass of all prompts and questions; ``images`` holds the clips' frames, (T * I) of them.
+
+    ``points`` are those of the regions, see ``X2SAM.region_tokens``; without them some are drawn.
 
     Returns:
         The condition of the N prompts for masks, what the language side saw, and its states for `text_loss`.
@@ -32,12 +37,15 @@ def understand(model: X2SAM, batch: Batch, images: ImageFeatures) -> tuple[Promp
     images_of = [
         i * len(batch.grid) // len(rows) for rows in (batch.conversations, batch.texts) for i in range(len(rows))
     ]
-    vision = model.language.encode_image(batch.patches.to(device), batch.grid)
+    clips, pair = len(batch.grid), model.config.language.vision.temporal_patch_size
+    order = [step * pair * clips + clip for clip in range(clips) for step in range(int(batch.grid[0, 0]))]
+    vision = model.encode_picture(batch.patches.to(device), batch.grid, tuple(x[order] for x in images.stages))
     regions = None
     if len(batch.regions):
         per_clip = len(batch.conversations) // len(batch.grid)
-        maps = model.region_maps(images.stages)
-        regions = model.region_tokens(maps, batch.regions, (batch.region_rows // per_clip).to(device))
+        maps = model.region_maps(tuple(x[:clips] for x in images.stages))
+        rows = (batch.region_rows // per_clip).to(device)
+        regions = model.region_tokens(maps, batch.regions, rows, points_yx=points)
     tokens = model.collate([*batch.conversations, *batch.texts])
     hidden = model.language(tokens, vision, images_of, regions)
     condition = model.condition_from_states(model.collate(batch.conversations), hidden[: len(batch.conversations)])
@@ -85,7 +93,7 @@ def batch_loss(model: X2SAM, heads: AuxiliaryHeads, batch: Batch, phase: str, co
     if phase == "pixels":
         return {"attributes": heads.attribute_loss(first.pyramid, batch.attributes[0].to(device))}
     pixels = model.segmentor.decode_pixels(first, first=True)
-    condition, vision, states = understand(model, batch, first)
+    condition, vision, states = understand(model, batch, images)
     labels, masks = batch.labels.to(device), batch.masks.to(device)
     weight = config.auxiliary_weight
     maps = (*first.pyramid, *pixels.multi_scale, pixels.mask_features)
@@ -107,6 +115,34 @@ def batch_loss(model: X2SAM, heads: AuxiliaryHeads, batch: Batch, phase: str, co
         total = total + frame_loss(model, output, condition, labels, masks[t])
     losses["segmentation"] = total / frames
     return losses
+
+
+def words_loss(model: X2SAM, teacher: X2SAM, batch: Batch, config: TrainConfig, progress: float) -> dict[str, Tensor]:
+    """Return the terms of the last phase: answers are learnt while every prompt for masks keeps its meaning.
+
+    What a picture shows rests, so that there is something to learn to read. What steers the masks is held to what the
+    ``teacher``, the network before this phase, says, ever more firmly with ``progress`` from 0 to 1: held firmly from
+    the start, the answers are not learnt.
+
+    Source: learning without forgetting, Li and Hoiem, 2016.
+    """
+    with torch.no_grad():
+        images = model.segmentor.encode_image(batch.pixel_values.flatten(0, 1).to(model.device))
+        points = draw_points(batch.regions, model.config.region.num_sample_point) if len(batch.regions) else None
+        wanted, _, _ = understand(teacher, batch, images, points)
+    found, _, states = understand(model, batch, images, points)
+    kept = [
+        F.mse_loss(new.float(), old.float()) / old.float().square().mean()
+        for new, old in (
+            (found.cond_embeds, wanted.cond_embeds),
+            (found.token_embeds, wanted.token_embeds),
+            (found.seg_embeds, wanted.seg_embeds),
+        )
+    ]
+    return {
+        "text": config.text_weight * text_loss(model, states),
+        "keep": config.keep_weight * progress**2 * torch.stack(kept).sum(),
+    }
 
 
 def _part(images: ImageFeatures, index: int, parts: int) -> ImageFeatures:

@@ -17,7 +17,7 @@ def plot_losses(log: Path, picture: Path) -> None:
 
     rows = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     figure, axes = plt.subplots(figsize=(9, 4.5))
-    for name in ("loss", "segmentation", "attributes", "cells", "grounding", "centre", "text"):
+    for name in ("loss", "segmentation", "attributes", "cells", "grounding", "centre", "text", "keep"):
         points = [(i, row[name]) for i, row in enumerate(rows) if name in row]
         if points:
             steps, values = np.array(points).T

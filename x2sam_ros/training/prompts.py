@@ -45,7 +45,7 @@ PHRASE_ODDS = {"colour": 0.17, "shape": 0.25, "colour_shape": 0.2, "size": 0.18,
 CLIP_PHRASE_ODDS = {**PHRASE_ODDS, "motion": 0.5}
 """How often a referring phrase is of a kind; motion only where the language model is shown the clip."""
 
-TEXT_ODDS = {"count": 0.3, "colour": 0.16, "shape": 0.16, "exists": 0.18, "caption": 0.2}
+TEXT_ODDS = {"count": 0.16, "colour": 0.2, "shape": 0.16, "exists": 0.18, "caption": 0.3}
 """How often a prompt that asks for words only is of a kind."""
 
 _REGION_ODDS = {"point": 0.5, "box": 0.4, "scribble": 0.05, "mask": 0.05}
@@ -71,6 +71,13 @@ class PromptSample:
     stuff: int = -1
 
 
+def task_templates(wording: str) -> dict[str, Template]:
+    """Return the templates of all task heads that have this wording, by task."""
+    plugins = installed_plugins()
+    heads = {name: plugins.task_head(name)() for name in plugins.names(TASK_HEADS)}
+    return {name: head.templates[wording] for name, head in heads.items() if wording in head.templates}
+
+
 class PromptMaker:
     """Draw prompts about clips, worded as the task heads word them.
 
@@ -81,11 +88,7 @@ class PromptMaker:
 
     def __init__(self, builder: ConversationBuilder, templates: str) -> None:
         self._builder = builder
-        plugins = installed_plugins()
-        heads = {name: plugins.task_head(name)() for name in plugins.names(TASK_HEADS)}
-        self._templates = {
-            name: head.templates[templates] for name, head in heads.items() if templates in head.templates
-        }
+        self._templates = task_templates(templates)
         self._kinds: dict[str, Callable[[Clip, np.random.Generator, Media], PromptSample | None]] = {
             "refer": self._refer,
             "absent": self._absent,

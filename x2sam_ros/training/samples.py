@@ -108,17 +108,19 @@ class SceneBatches(Dataset[Batch]):
         rng = np.random.Generator(np.random.PCG64([self.config.seed, phase_number, step]))
         height, width = ASPECTS[int(rng.choice(len(ASPECTS), p=_ASPECT_ODDS))]
         side = self.model.segmentor.image_size
-        clips, strides = zip(*(self._clip(rng, side, width / height) for _ in range(self.shape.clips)))
         whole_clip = self.shape.frames > 1 and rng.random() < self.config.clip_share
-        view = LanguageView.of(height, width, self.shape.frames if whole_clip else None, self.model.language)
+        # where nothing is followed, only what the language model is shown is drawn
+        frames = self.shape.frames if whole_clip or self.phase != "words" else 1
+        clips, strides = zip(*(self._clip(rng, side, width / height, frames) for _ in range(self.shape.clips)))
+        view = LanguageView.of(height, width, frames if whole_clip else None, self.model.language)
         prompts = [p for clip in clips for p in self.maker.prompts(clip, rng, self.shape.prompts, view.media)]
         texts = [t for clip in clips for t in self.maker.texts(clip, rng, self.shape.texts, view.media)]
         return collate_clips(clips, strides, prompts, texts, view, self.model)
 
-    def _clip(self, rng: np.random.Generator, side: int, aspect: float) -> tuple[Clip, int]:
+    def _clip(self, rng: np.random.Generator, side: int, aspect: float, frames: int) -> tuple[Clip, int]:
         """Draw a clip; return it and how many camera frames lie between two of its frames."""
         seed = int(rng.integers(*self.seeds))
-        frames, stride = self.shape.frames, int(rng.integers(1, self.shape.max_stride + 1))
+        stride = int(rng.integers(1, self.shape.max_stride + 1))
         kind = str(rng.choice(KINDS, p=self.config.kind_odds)) if frames > 1 else _still_kind(rng)
         clip = generate_clip(seed, (frames - 1) * stride + 1, side, side, kind=kind, aspect=aspect)
         return (every(clip, stride) if stride > 1 else clip), stride

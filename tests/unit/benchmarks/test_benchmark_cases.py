@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.unit.evaluation.results import certain_result
 from x2sam_ros.evaluation.generated import Case, evaluate
 from x2sam_ros.evaluation.metrics import region_similarity
 from x2sam_ros.training.scenes import Clip, generate_clip
@@ -18,12 +19,9 @@ from x2sam_ros.types import (
     ClassListPrompt,
     Frame,
     FrameResult,
-    Grounding,
-    GroundingStatus,
     PointPrompt,
     Prompt,
     RegionsPrompt,
-    TargetState,
     TextPrompt,
 )
 
@@ -55,19 +53,7 @@ class Oracle:
 
     def step(self, frame: Frame) -> FrameResult:
         found = self.found(frame.frame_index) if self.prompted else []
-        said = Grounding("", GroundingStatus.OK, response=f" {self.case.answer.upper()}.")
-        return FrameResult(
-            stamp_ns=frame.stamp_ns,
-            frame_index=frame.frame_index,
-            frame_id=frame.frame_id,
-            image_size=frame.size,
-            masks=np.array([mask for _, mask in found], bool).reshape(-1, *frame.size),
-            scores=np.ones(len(found), np.float32),
-            labels=tuple(label for label, _ in found),
-            target_ids=np.arange(len(found)),
-            states=(TargetState.TRACKED,) * len(found),
-            groundings=(said,),
-        )
+        return certain_result(frame, found, f" {self.case.answer.upper()}.")
 
     def found(self, index: int) -> list[tuple[str, np.ndarray]]:
         if self.case.segments is not None:

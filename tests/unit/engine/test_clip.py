@@ -9,8 +9,8 @@ import pytest
 
 from tests.unit.engine.sessions import ScriptedHead, box, classes, drawn, make_say, same, text, use_heads
 from tests.unit.model.networks import frames, nano
-from x2sam_ros.config import EngineConfig
-from x2sam_ros.engine.clip import CLIP_LENGTH, segment_clip
+from x2sam_ros.config import CLIP_LENGTH, EngineConfig
+from x2sam_ros.engine.clip import segment_clip
 from x2sam_ros.errors import ConfigError, FrameError, PluginError
 from x2sam_ros.types import CaptionPrompt, FrameResult, Prompt
 

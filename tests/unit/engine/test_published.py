@@ -4,24 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from tests.unit.engine.queries import SIZE, candidates, masks
 from x2sam_ros.engine.published import followed_query, panoptic_clip, panoptic_pieces, prompted_query, segment_ids
 from x2sam_ros.engine.select import Candidates, Choice
-
-SIZE = (8, 16)
-
-
-def masks(*columns: tuple[int, int]) -> Tensor:
-    """Return one query for each (first, last) range of columns of an 8 x 16 map."""
-    maps = torch.full((len(columns), *SIZE), -5.0)
-    for row, (first, last) in enumerate(columns):
-        maps[row, :, first:last] = 5.0
-    return maps
-
-
-def candidates(probs: list[list[float]], *columns: tuple[int, int]) -> Candidates:
-    return Candidates(torch.tensor(probs), masks(*columns))
 
 
 def test_a_lone_object_fills_the_picture() -> None:

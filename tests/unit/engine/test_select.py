@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
+from tests.unit.engine.queries import candidates, masks
 from x2sam_ros.engine.select import (
     Candidates,
     Choice,
@@ -17,18 +17,6 @@ from x2sam_ros.engine.select import (
 )
 from x2sam_ros.engine.task_head import Track
 from x2sam_ros.errors import ModelError
-
-
-def masks(*columns: tuple[int, int]) -> Tensor:
-    """Return one query for each (first, last) range of columns of an 8 x 16 map."""
-    maps = torch.full((len(columns), 8, 16), -5.0)
-    for row, (first, last) in enumerate(columns):
-        maps[row, :, first:last] = 5.0
-    return maps
-
-
-def candidates(probs: list[list[float]], *columns: tuple[int, int]) -> Candidates:
-    return Candidates(torch.tensor(probs), masks(*columns))
 
 
 def test_reading_drops_the_background_and_padding() -> None:

@@ -249,8 +249,10 @@ def test_the_regions_of_one_prompt_find_their_own(monkeypatch: pytest.MonkeyPatc
 def test_a_padded_picture_is_cut_out_again(monkeypatch: pytest.MonkeyPatch, size: tuple[int, int]) -> None:
     """The longer edge fills the square: maps reach the head, and masks the image, without what was padded."""
     config = preset("nano")
-    model = X2SAM(replace(config, segmentor=replace(config.segmentor, resize="longest")), nano_tokenizer())
-    model.load_state_dict(nano().state_dict())
+    segmentor = replace(config.segmentor, resize="longest")
+    region = replace(config.region, picture_features=False)  # they need the squashed square
+    model = X2SAM(replace(config, segmentor=segmentor, region=region), nano_tokenizer())
+    model.load_state_dict({name: nano().state_dict()[name] for name in model.state_dict()})
     use_heads(monkeypatch, ScriptedHead([(0, TOP, 0.9), (1, BOTTOM, 0.9)]))
     result = run(session(model.eval().requires_grad_(False)), frames(1, size=size), {0: [classes("c", "a", "b")]})[0]
     if size[0] > 2:

@@ -5,19 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.unit.evaluation.results import certain_result
 from x2sam_ros.errors import FrameError
 from x2sam_ros.evaluation.generated import Case, Truth, evaluate, evaluate_case, same_words
 from x2sam_ros.evaluation.panoptic import Segments
-from x2sam_ros.types import (
-    ClassListPrompt,
-    Frame,
-    FrameResult,
-    Grounding,
-    GroundingStatus,
-    Prompt,
-    TargetState,
-    TextPrompt,
-)
+from x2sam_ros.types import ClassListPrompt, Frame, FrameResult, Prompt, TextPrompt
 
 SIZE = (8, 10)
 
@@ -37,20 +29,8 @@ class Scripted:
     def step(self, frame: Frame) -> FrameResult:
         self.stepped.append(frame.frame_index)
         answers = self.answers if self.prompts else []
-        said = (Grounding("", GroundingStatus.OK, response=self.unsaid),) if self.unsaid else ()
-        self.unsaid = ""
-        return FrameResult(
-            stamp_ns=frame.stamp_ns,
-            frame_index=frame.frame_index,
-            frame_id=frame.frame_id,
-            image_size=frame.size,
-            masks=np.array([mask for _, mask in answers], bool).reshape(-1, *frame.size),
-            scores=np.ones(len(answers), np.float32),
-            labels=tuple(label for label, _ in answers),
-            target_ids=np.arange(len(answers)),
-            states=(TargetState.TRACKED,) * len(answers),
-            groundings=said,
-        )
+        words, self.unsaid = self.unsaid, ""
+        return certain_result(frame, answers, words)
 
 
 def columns(start: int, stop: int) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,13 @@ def test_a_finished_run_does_nothing_more(finished: Path) -> None:
     before, lines = state(finished), log(finished)
     Trainer(TINY, preset("nano"), finished, amp=False).run(quiet())
     assert differing(before, state(finished)) == [] and log(finished) == lines
+
+
+def test_the_state_of_another_network_is_refused(finished: Path) -> None:
+    config = preset("nano")
+    other = replace(config, region=replace(config.region, picture_features=False))
+    with pytest.raises(CheckpointError, match=r"(?s)cannot resume from .*picture_projector.*delete the file"):
+        Trainer(TINY, other, finished, amp=False)
 
 
 def test_log_and_plot(finished: Path) -> None:

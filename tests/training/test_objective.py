@@ -16,7 +16,7 @@ from x2sam_ros.model.pixel_decoder import DeformableAttention
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
 from x2sam_ros.training.initialise import FUSER_SCALE
-from x2sam_ros.training.objective import TextStates, batch_loss, batch_scores, text_loss, words_loss
+from x2sam_ros.training.objective import TextStates, batch_loss, batch_scores, text_loss, understand, words_loss
 
 
 def training_nano() -> X2SAM:
@@ -83,6 +83,20 @@ def test_words_are_learnt_beside_what_prompts_meant_before() -> None:
     names = reached(model)
     assert any(name.startswith("language.text.") for name in names)
     assert not any(name.startswith("segmentor.") for name in names), "nothing of it is learnt, nor led through it"
+
+
+@torch.no_grad()
+def test_each_clip_carries_the_features_of_its_own_frames() -> None:
+    """Of the first frame of each pair, in the order in which the robot gives them; the last of three has no partner."""
+    model, data = new_nano(), batches("words")
+    batch = next(batch for batch in map(data.__getitem__, range(len(data))) if int(batch.grid[0, 0]) > 1)
+    images = model.segmentor.encode_image(batch.pixel_values.flatten(0, 1))
+    _, vision, _ = understand(model, batch, images)
+    patches = batch.patches.chunk(len(batch.grid))
+    for clip, found in enumerate(vision.embeds.split(vision.counts)):
+        stages = model.segmentor.encode_image(batch.pixel_values[[0, 2], clip]).stages
+        alone = model.encode_picture(patches[clip], batch.grid[clip : clip + 1], stages)
+        torch.testing.assert_close(found, alone.embeds, atol=1e-5, rtol=1e-4)
 
 
 def test_true_memories_change_later_frames_only_through_the_memory() -> None:

@@ -14,8 +14,9 @@ from x2sam_ros.model.x2sam import X2SAM
 def export_official(model: X2SAM, folder: Path) -> None:
     """Write a model in the published layout, a full file without LoRA adapters, with its configuration and tokenizer.
 
-    The published code loads it where no adapters are asked for; what ``DROPPED`` lists is left out. Converting the
-    folder again gives the same model, bit by bit.
+    The published code loads it where no adapters are asked for and the network has its parts alone: ``hiera``, and no
+    ``picture_features``. What ``DROPPED`` lists is left out. Converting the folder again gives the same model, bit by
+    bit.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {official_name(name): tensor.detach().cpu() for name, tensor in model.state_dict().items()}

@@ -56,7 +56,8 @@ def find_path(
 def _whole(folder: Path) -> bool:
     """Tell whether no shard of a folder's weights is missing; one without weights was fetched for something else."""
     try:
-        return not holds_tensors(folder) or bool(weight_files(folder))
+        weights = holds_tensors(folder) or any(folder.glob("*.index.json"))
+        return not weights or bool(weight_files(folder))
     except CheckpointError:
         return False
 

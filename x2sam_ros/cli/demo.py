@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from x2sam_ros.cli.demo_report import DemoRun
     from x2sam_ros.cli.demo_scene import DemoScene
 
-READY_TIMEOUT_S = 60.0
+READY_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 5.0
 QUIET_S = 1.0
 LOG_TAIL_LINES = 15
@@ -67,6 +67,7 @@ def demo(
 
     out.mkdir(parents=True, exist_ok=True)
     try:
+        options.model_name(preset, checkpoint)  # refuses two
         _choose_graph()
         model = {"preset": preset or NodeConfig.preset, "checkpoint": str(checkpoint or ""), "device": device}
         with _node(out, model) as node:

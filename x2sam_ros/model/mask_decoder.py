@@ -52,7 +52,8 @@ class ClassPredictor(nn.Module):
             logits = queries @ conditions.transpose(1, 2) / math.sqrt(queries.shape[-1]) + self.cls_bias
         logits = logits.clamp(-CLASS_LOGIT_LIMIT, CLASS_LOGIT_LIMIT)
         if keep is not None:
-            logits = logits.masked_fill(~keep.bool()[:, None], PADDED_CLASS_LOGIT)
+            padding = max(PADDED_CLASS_LOGIT, torch.finfo(logits.dtype).min)  # float16 ends at -65504
+            logits = logits.masked_fill(~keep.bool()[:, None], padding)
         return logits
 
 

@@ -83,11 +83,17 @@ class X2SAM(nn.Module):
                 picture after picture; read only where the configuration has ``picture_features``.
 
         Raises:
-            ModelError: patches and grids do not agree.
+            ModelError: patches and grids do not agree, or there are not as many frames as frame pairs.
         """
         vision = self.language.encode_image(patches, grid_thw)
         if not self.config.region.picture_features:
             return vision
+        pairs, frames = int(grid_thw[:, 0].sum()), len(stages[0]) if stages else 0
+        if frames != pairs:
+            raise ModelError(
+                f"the mask encoder saw {frames} frames, the pictures have {pairs} frame pairs; give its stages for the "
+                "first frame of each pair, since picture_features is on"
+            )
         folded = space_to_depth(stages[self.config.region.region_stage], self.config.region.block_size)
         maps = self.picture_projector(folded).permute(0, 3, 1, 2)  # (S, D, h, w)
         merge = self.config.language.vision.spatial_merge_size

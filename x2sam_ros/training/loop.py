@@ -95,7 +95,7 @@ class Trainer:
         for phase in self.config.phases[self.config.phases.index(self.phase) :]:
             if phase != self.phase:
                 self.phase, self.step = phase, 0
-            if phase == "words":
+            if phase == "words" and self.config.words.steps:
                 self._rest_segmentor()
             self._run_phase(console)
         save_model(self.averaged, self.folder / "weights")
@@ -205,14 +205,14 @@ class Trainer:
     def _resume(self) -> None:
         try:
             state = torch.load(self.state_path, map_location=self.device, weights_only=True)
-        except Exception as error:  # torch raises many kinds for a damaged file
+            self.model.load_state_dict(state["model"])
+            self.heads.load_state_dict(state["heads"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except Exception as error:  # torch raises many kinds for a damaged file, or one of another network
             raise CheckpointError(
                 f"cannot resume from {self.state_path}: {error}; delete the file to start anew"
             ) from error
-        self.model.load_state_dict(state["model"])
-        self.heads.load_state_dict(state["heads"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.phase, self.step = state["phase"], state["step"]
         torch.set_rng_state(state["rng"].cpu())
         self._cut_log()

@@ -171,13 +171,12 @@ def test_targets_that_come_and_go_leave_no_tensor_behind() -> None:
     assert counts[0] == counts[1]
 
 
-@pytest.mark.parametrize("short", ["autocast", "weights"])
-def test_bfloat16_runs_and_stays_near(short: str) -> None:
+@pytest.mark.parametrize("weights", [torch.float32, torch.bfloat16, torch.float16])
+def test_short_arithmetic_runs_and_stays_near(weights: torch.dtype) -> None:
     model = new_nano()
-    if short == "weights":
-        cast_weights(model, torch.bfloat16)
+    cast_weights(model, weights)
     prompts: dict[int, list[Prompt]] = {0: [text(), classes()], 1: [click(), box(), drawn()]}
-    results = run(session(model, autocast=short == "autocast"), frames(4), prompts)
+    results = run(session(model, autocast=weights is torch.float32), frames(4), prompts)
     exact = run(session(), frames(4), prompts)
     assert all(g.status is GroundingStatus.OK for result in results for g in result.groundings)
     assert all(np.isfinite(result.scores).all() for result in results)

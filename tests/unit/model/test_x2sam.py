@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from tests.unit.model.networks import nano, nano_tokenizer
+from x2sam_ros.errors import ModelError
 from x2sam_ros.model.config import preset
 from x2sam_ros.model.x2sam import X2SAM
 
@@ -26,8 +27,8 @@ def drawn(grid: tuple[int, int, int], pictures: int = 1) -> tuple[torch.Tensor, 
 
 
 def at_stage(maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """Return stage outputs of which only the one that is read is there."""
-    nothing = torch.zeros(0)
+    """Return stage outputs of which only the one that is read has features."""
+    nothing = maps.new_zeros(len(maps), 1, 1, 1)
     return tuple(maps if stage == nano().config.region.region_stage else nothing for stage in range(4))
 
 
@@ -50,6 +51,13 @@ def test_every_token_carries_what_lies_in_its_cell(grid: tuple[int, int, int]) -
         expected = (weights[..., None] * corners).sum((0, 1))
         torch.testing.assert_close(added[step, row, column], expected, atol=1e-5, rtol=1e-4)
     assert seen.counts == plain.counts and all(map(torch.equal, seen.deepstack, plain.deepstack))
+
+
+def test_features_of_too_few_frames_are_refused() -> None:
+    patches, grids, maps = drawn(GRIDS["tall clip"])
+    for stages, seen in (((), 0), (tuple(maps[:2] for _ in range(4)), 2)):
+        with pytest.raises(ModelError, match=f"saw {seen} frames, the pictures have 3 frame pairs"):
+            nano().encode_picture(patches, grids, stages)
 
 
 def test_the_published_network_has_no_such_part() -> None:

@@ -176,13 +176,13 @@ def test_long_term_drops_blank_frames() -> None:
 
 def test_long_term_shows_more_of_the_past_when_the_target_is_out_of_sight() -> None:
     policy = LongTermPolicy(4, span=3)
-    history = life(policy, 40, gone=[39])
-    seen, gone = history[38], history[39]
+    history = life(policy, 41, gone=[40])
+    seen, gone = history[39], history[40]
     assert [record.merged > 1 for record in seen] == [False, True, True, False, False, False]
-    assert checked_show(policy, seen, 39, 0, 4) == (0, 2, 4, 5)
+    assert checked_show(policy, seen, 40, 0, 4) == (0, 2, 4, 5)
     assert [record.merged > 1 for record in gone] == [False, True, True, False, False, False]
-    assert checked_show(policy, gone, 40, 0, 4) == (0, 1, 2, 5)
-    assert checked_show(policy, seen[:3], 39, 0, 4) == (0, 1, 2)
+    assert checked_show(policy, gone, 41, 0, 4) == (0, 1, 2, 5)
+    assert checked_show(policy, seen[:3], 40, 0, 4) == (0, 1, 2)
 
 
 def remembered(live: Session) -> tuple[MemoryRecord, ...]:

@@ -108,7 +108,7 @@ class ChatSession:
         if not isinstance(opened, Group):
             grounding = grounding_of(prompt, self._frames[0], opened.status, opened.message, reply=opened)
             return ChatTurn(grounding, (), finish)
-        session = Session(self._model, self._config)
+        session = Session(self._model, self._config, in_order=True)
         session.begin(opened)
         results = tuple(session.step(frame) for frame in self._frames)
         return ChatTurn(results[0].groundings[0], results, finish)

@@ -61,7 +61,7 @@ def segment_clip(
     if not 1 <= clip_length <= MAX_CLIP_FRAMES:
         raise ConfigError(f"clip_length is {clip_length}, expected 1 to {MAX_CLIP_FRAMES}")
     inline = replace(EngineConfig() if config is None else config, language_lane="inline")
-    return _results(Session(model, inline, memory_policy), iter(frames), prompt, mode, clip_length)
+    return _results(Session(model, inline, memory_policy, in_order=True), iter(frames), prompt, mode, clip_length)
 
 
 def _results(

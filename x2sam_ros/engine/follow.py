@@ -6,6 +6,7 @@ target that was not found is looked for in a circle around its place, which grow
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -153,7 +154,10 @@ def followed(found: Candidates, track: Track, class_index: int = 0) -> Choice | 
     iou = mask_iou(pieces.masks, place)
     distance = (_centres(pieces.masks) - (_centres(track.mask[None]) + _drift(track))).norm(dim=1) / size
     value = iou + SURE_WEIGHT * score[pieces.queries] + NEAR_WEIGHT * (-((distance / reach) ** 2)).exp()
-    value = torch.where((iou >= LEAST_IOU) | (distance <= reach), value, -1.0)
+    # the centre of what is much larger says nothing: there it counts whether it comes near
+    larger = pieces.masks.flatten(1).sum(1) > MERGED * size**2
+    touches = (pieces.masks & _widened(place, math.ceil(reach * size))).flatten(1).any(1)
+    value = torch.where((iou >= LEAST_IOU) | (distance <= reach) | (larger & touches), value, -1.0)
     row = int(value.argmax())
     if float(value[row]) < 0:
         return None
@@ -193,4 +197,6 @@ def _centres(masks: Tensor) -> Tensor:
 
 def _widened(mask: Tensor, cells: int) -> Tensor:
     """Return bool (h, w) grown by a number of cells on every side."""
-    return F.max_pool2d(mask[None].float(), 2 * cells + 1, stride=1, padding=cells)[0] > 0
+    reach = min(cells, max(mask.shape))
+    wide = F.max_pool2d(mask[None].float(), (1, 2 * reach + 1), stride=1, padding=(0, reach))
+    return F.max_pool2d(wide, (2 * reach + 1, 1), stride=1, padding=(reach, 0))[0] > 0

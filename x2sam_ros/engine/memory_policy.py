@@ -232,9 +232,10 @@ class PolicyGuard:
 
     def keep(self, stored: Sequence[MemoryRecord], new: MemoryRecord) -> tuple[int, ...]:
         """Choose what remains once ``new`` has arrived; see MemoryPolicy."""
-        queue = newest(len(stored) + 1, self.config.num_maskmem)
         return self._ask(
-            "keep", lambda policy: checked_keep(policy, self._hand(stored), *self._hand([new]), self.capacity), queue
+            "keep",
+            lambda policy: checked_keep(policy, self._hand(stored), self._lend(new), self.capacity),
+            newest(len(stored) + 1, self.config.num_maskmem),
         )
 
     def show(self, stored: Sequence[MemoryRecord], frame_index: int, stamp_ns: int) -> tuple[int, ...]:
@@ -248,14 +249,14 @@ class PolicyGuard:
 
     def merge(self, stored: Sequence[MemoryRecord], new: MemoryRecord) -> tuple[int, int] | None:
         """Choose what is merged; see MemoryPolicy."""
-        return self._ask("merge", lambda policy: checked_merge(policy, self._hand(stored), *self._hand([new])), None)
+        return self._ask("merge", lambda policy: checked_merge(policy, self._hand(stored), self._lend(new)), None)
 
     def _ask(self, method: str, question: Callable[[MemoryPolicy], Answer], otherwise: Answer) -> Answer:
         policy = self._policy
-        if policy is None or not hasattr(policy, method):
+        if policy is None:
             return otherwise
         try:
-            answer = question(policy)
+            answer = question(policy) if hasattr(policy, method) else otherwise
         except PluginError as error:
             return self._let_go(str(error), otherwise)
         except (Exception, SystemExit) as error:  # whatever a third party raises, the stream goes on
@@ -276,11 +277,13 @@ class PolicyGuard:
         return otherwise
 
     def _hand(self, records: Sequence[MemoryRecord]) -> tuple[MemoryRecord, ...]:
-        """Return copies that are counted for as long as they live."""
-        copies = tuple(replace(record) for record in records)
-        for copy in copies:
-            self._handed[next(self._numbers)] = copy
-        return copies
+        return tuple(self._lend(record) for record in records)
+
+    def _lend(self, record: MemoryRecord) -> MemoryRecord:
+        """Return a copy that is counted for as long as it lives."""
+        copy = replace(record)
+        self._handed[next(self._numbers)] = copy
+        return copy
 
 
 def open_policy(name: str, config: EngineConfig) -> PolicyGuard:

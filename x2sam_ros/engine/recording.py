@@ -66,7 +66,7 @@ def segment_recording(
     if mode == "image":
         # nothing is looked for on later pictures
         alone = replace(EngineConfig() if config is None else config, lost_frames=1, language_lane="inline")
-        results = _separately(Session(model, alone), read(), prompt)
+        results = _separately(Session(model, alone, in_order=True), read(), prompt)
     else:
         results = segment_clip(model, read(), prompt, mode, clip_length, config)
     return ((waiting.popleft(), _accepted(result)) for result in results)

@@ -42,19 +42,24 @@ class Session:
         model: the network; sessions may share it.
         config: thresholds and caps.
         memory_policy: name of the memory policy plugin.
+        in_order: every frame is the next one, whatever its stamp says; for frames that the caller put in order.
 
     Raises:
         PluginError: there is no policy of that name, or it cannot be built.
     """
 
     def __init__(
-        self, model: X2SAM, config: EngineConfig | None = None, memory_policy: str = NodeConfig.memory_policy
+        self,
+        model: X2SAM,
+        config: EngineConfig | None = None,
+        memory_policy: str = NodeConfig.memory_policy,
+        in_order: bool = False,
     ) -> None:
         self._model = model
         self._config = EngineConfig() if config is None else config
         self._policy = open_policy(memory_policy, self._config)
         self._tracker = Tracker(model, self._config)
-        self._timeline = Timeline(self._config)
+        self._timeline = Timeline(self._config, in_order)
         self._buffer = FrameBuffer(self._config.buffer_frames, self._config.buffer_mb * MIB)
         grounder = Grounder(model, self._policy, self._config)
         self._roster = Roster(self._config)

@@ -32,10 +32,11 @@ class Timeline:
 
     Args:
         config: ``late_frames`` and ``clock_jump_ms``.
+        in_order: every frame is the next one, whatever its stamp says: frames that the caller put in order.
     """
 
-    def __init__(self, config: EngineConfig) -> None:
-        self._config = config
+    def __init__(self, config: EngineConfig, in_order: bool = False) -> None:
+        self._config, self._in_order = config, in_order
         self._late = 0
         self.newest: Frame | None = None
 
@@ -46,7 +47,7 @@ class Timeline:
             LateFrameError: it is late or strange, and not to be answered.
         """
         newest = self.newest
-        if newest is None:
+        if newest is None or self._in_order:
             return Arrival.NEXT
         behind_ms = (newest.stamp_ns - frame.stamp_ns) / NS_PER_MS
         if newest.frame_id == frame.frame_id and behind_ms <= 0:

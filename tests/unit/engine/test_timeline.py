@@ -52,6 +52,13 @@ def test_a_camera_without_a_clock_goes_on() -> None:
         timeline.accept(replace(frame, stamp_ns=0))
 
 
+def test_frames_that_the_caller_put_in_order_are_all_the_next() -> None:
+    timeline, stream = Timeline(EngineConfig(), in_order=True), frames(2)
+    for frame in (*stream, *stream, stream[1], replace(stream[0], frame_id="other")):
+        assert timeline.judge(frame) is Arrival.NEXT
+        timeline.accept(frame)
+
+
 def test_another_cameras_frame_is_dropped_until_it_insists() -> None:
     stream = frames(10)
     live = session()

@@ -8,6 +8,7 @@ from itertools import product
 import cv2
 import numpy as np
 
+from x2sam_ros.config import SceneConfig
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS, Case, Truth
 from x2sam_ros.image_codec import decode_compressed
 from x2sam_ros.training.scenes import (
@@ -230,10 +231,15 @@ def _clip_case(clip: Clip, scene_kind: str, prompt_kind: str, rng: np.random.Gen
 
 
 class JpegCamera:
-    """A generated clip as a camera driver would send it: JPEG bytes, played forwards and backwards for ever."""
+    """A generated clip as a camera driver would send it: JPEG bytes, played forwards and backwards for ever.
 
-    def __init__(self, num_frames: int = 60, seed: int = HELD_OUT_SEED) -> None:
-        self.clip = generate_clip(seed, num_frames, HEIGHT, WIDTH)
+    Args:
+        num_frames: length of the clip.
+        seed, config: of the scene.
+    """
+
+    def __init__(self, num_frames: int = 60, seed: int = HELD_OUT_SEED, config: SceneConfig | None = None) -> None:
+        self.clip = generate_clip(seed, num_frames, HEIGHT, WIDTH, config=config or SceneConfig())
         coded = [
             cv2.imencode(".jpg", frame[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1] for frame in self.clip.frames
         ]
@@ -244,11 +250,23 @@ class JpegCamera:
         data = self._images[frame_index % len(self._images)]
         return Frame(decode_compressed("jpeg", data), frame_index * FRAME_INTERVAL_NS, frame_index, "camera")
 
+    def labels(self, frame_index: int) -> np.ndarray:
+        """Return what is where in a frame, uint8 (H, W): 0 is background, k + 1 is object k."""
+        return self.clip.labels[self._shown(frame_index)]
+
+    def clicked(self, frame_index: int, number: int) -> int:
+        """Return the object that a click is on; ``number`` chooses among those visible in that frame."""
+        labels = self.labels(frame_index)
+        visible = [k for k in range(len(self.clip.objects)) if (labels == k + 1).any()]
+        return visible[number % len(visible)]
+
     def click(self, frame_index: int, number: int) -> PointPrompt:
         """Return a click on one of the objects visible in that frame; ``number`` chooses it and names the prompt."""
-        played = frame_index % len(self._images)
-        shown = played if played < len(self.clip.frames) else len(self._images) - played
-        visible = [k for k in range(len(self.clip.objects)) if (self.clip.labels[shown] == k + 1).any()]
         rng = np.random.default_rng(number)
-        region = region_prompt(self.clip, visible[number % len(visible)], shown, rng, "point")
+        clicked, shown = self.clicked(frame_index, number), self._shown(frame_index)
+        region = region_prompt(self.clip, clicked, shown, rng, "point")
         return PointPrompt(f"click-{number}", points_px=np.array([region.point_xy], float))
+
+    def _shown(self, frame_index: int) -> int:
+        played = frame_index % len(self._images)
+        return played if played < len(self.clip.frames) else len(self._images) - played

@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from tables import hardware_line, number, print_table, printed_into
 
-from x2sam_ros.checkpoint.load import build_model, cast_weights, read_dtype
+from x2sam_ros.checkpoint.load import read_dtype
 from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.grounding import Picture, pixel_values
 from x2sam_ros.engine.preprocess import mask_encoder_pixels, picture_patches
+from x2sam_ros.evaluation.bench_model import random_model
+from x2sam_ros.evaluation.hardware import MIB, wait_for
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.config import preset
 from x2sam_ros.model.conversation import Media
@@ -40,27 +42,12 @@ def median_ms(work: Callable[[], object], repeats: int, device: torch.device) ->
     """Return the median milliseconds of ``work`` after two runs that are not counted."""
     times = []
     for _ in range(repeats + 2):
-        _wait(device)
+        wait_for(device)
         started = time.perf_counter()
         work()
-        _wait(device)
+        wait_for(device)
         times.append(1e3 * (time.perf_counter() - started))
     return float(np.median(times[2:]))
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-def random_model(name: str, device: torch.device, dtype: torch.dtype) -> X2SAM:
-    """Build a preset's network with random weights on the device."""
-    tokenizer = train_tokenizer(["segment the red cup", "what do you see?"], 300)
-    with device:
-        model = build_model(preset(name), tokenizer)
-    cast_weights(model, dtype)
-    model.language.choose_attention()
-    return model.eval().requires_grad_(False)
 
 
 def frame_stages(model: X2SAM, image: np.ndarray, repeats: int) -> Iterator[Row]:
@@ -135,8 +122,8 @@ def language_stages(model: X2SAM, image: np.ndarray, repeats: int) -> Iterator[R
 def peak_mib(device: torch.device) -> float:
     """Return the most memory used so far: the GPU's where there is one, else the process's."""
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+        return torch.cuda.max_memory_allocated(device) / MIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def main() -> None:
@@ -158,7 +145,8 @@ def run(options: argparse.Namespace) -> None:
     device, dtype = torch.device(options.device), read_dtype(options.dtype)
     image = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=dtype is not torch.float32):
-        model = random_model(options.preset, device, dtype)
+        tokenizer = train_tokenizer(["segment the red cup", "what do you see?"], 300)
+        model = random_model(preset(options.preset), tokenizer, device, dtype)
         frame = list(frame_stages(model, image, options.repeats))
         prompt = list(language_stages(model, image, options.repeats))
     size = sum(p.numel() for p in model.parameters()) / 1e6

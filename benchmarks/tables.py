@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import platform
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -19,13 +17,9 @@ PIPED_WIDTH = 140
 
 def hardware_line(device: str) -> str:
     """Name the processor, the cores this process may use, torch and, on CUDA, the GPU."""
-    import torch
+    from x2sam_ros.evaluation.hardware import hardware
 
-    info = Path("/proc/cpuinfo")
-    names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-    cpu = names[0] if names else platform.processor() or platform.machine()
-    line = f"{cpu}, {len(os.sched_getaffinity(0))} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    return f"{line}, {torch.cuda.get_device_name(device)}" if device.startswith("cuda") else line
+    return str(hardware(device))
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], markdown: bool) -> None:

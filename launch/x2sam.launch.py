@@ -1,6 +1,7 @@
-"""Start the node for one camera.
+"""Start the node for one camera or several.
 
-ros2 launch x2sam_ros x2sam.launch.py image_topic:=/camera/color/image_raw
+ros2 launch x2sam_ros x2sam.launch.py image_topics:=/camera/color/image_raw
+ros2 launch x2sam_ros x2sam.launch.py image_topics:="[/front/image_raw, /rear/image_raw]"
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ def generate_launch_description() -> LaunchDescription:
                 description="least severe message that is logged",
             ),
             DeclareLaunchArgument(
-                "image_topic", default_value="", description="topic of the camera; empty takes it from params_file"
+                "image_topics",
+                default_value="",
+                description="topic of the camera, or a list of several; empty takes it from params_file",
             ),
             OpaqueFunction(function=_start_node),
         ]
@@ -40,9 +43,9 @@ def generate_launch_description() -> LaunchDescription:
 def _start_node(context: LaunchContext) -> list[Node]:
     use_sim_time = ParameterValue(LaunchConfiguration("use_sim_time"), value_type=bool)
     parameters = [LaunchConfiguration("params_file"), {"use_sim_time": use_sim_time}]
-    image_topic = LaunchConfiguration("image_topic").perform(context)
-    if image_topic:
-        parameters.append({"image_topic": image_topic})
+    image_topics = LaunchConfiguration("image_topics").perform(context)
+    if image_topics:
+        parameters.append({"image_topics": image_topics})  # launch reads a list in it as YAML
     return [
         Node(
             package="x2sam_ros",

@@ -13,6 +13,9 @@ BASE_MODEL = "Qwen/Qwen3-VL-4B-Instruct"
 CLIP_LENGTH = 8
 """Frames of a clip in the published evaluation."""
 
+MAX_CAMERAS = 32
+"""Most cameras of a node: with the most targets each, every target has an id of its own in 16 bits."""
+
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
@@ -30,7 +33,7 @@ def _parameter(
     """Make a field that is also a parameter: its description and what it accepts lie beside its default.
 
     Args:
-        default: bool, int, float or str; the type of the parameter.
+        default: bool, int, float, str or a tuple of str; the type of the parameter.
         description: one line for help texts, the YAML file and the ROS descriptor.
         low, high: inclusive range of a number.
         choices: the values a text may have; () accepts any.
@@ -55,7 +58,10 @@ def _check_parameters(config: Any) -> None:
         value: Any = getattr(config, item.name)
         expected: type = type(item.default)
         if type(value) not in ((float, int) if expected is float else (expected,)):
-            raise ConfigError(f"{item.name} is {value!r}, expected a value of type {expected.__name__}")
+            name = "list of texts" if expected is tuple else expected.__name__
+            raise ConfigError(f"{item.name} is {value!r}, expected a value of type {name}")
+        if expected is tuple and not all(isinstance(part, str) for part in value):
+            raise ConfigError(f"{item.name} is {value!r}, expected a value of type list of texts")
         if item.metadata["low"] is not None:
             _check_range(item.name, value, item.metadata["low"], item.metadata["high"])
         choices = item.metadata["choices"]
@@ -81,7 +87,16 @@ class EngineConfig:
         8, "strides by which a remembered frame may seem to lie back; older ones seem to lie there", low=1, high=100_000
     )
     score_threshold: float = _parameter(0.5, "confidence below which a target counts as not seen", low=0.0, high=1.0)
+    keep_threshold: float = _parameter(
+        0.3,
+        "confidence down to which a tracked target still counts as seen; score_threshold where that is less",
+        low=0.0,
+        high=1.0,
+    )
     mask_threshold: float = _parameter(0.5, "probability above which a pixel belongs to the mask", low=0.0, high=1.0)
+    mask_score_threshold: float = _parameter(
+        0.65, "mean probability inside its mask below which a target counts as not seen", low=0.0, high=1.0
+    )
     confirm_frames: int = _parameter(2, "frames a target must be seen on before it counts as tracked", low=1, high=100)
     lost_frames: int = _parameter(
         30,
@@ -89,8 +104,35 @@ class EngineConfig:
         low=1,
         high=100_000,
     )
+    search_frames: int = _parameter(
+        0, "frames from one search of the image for lost targets to the next; 0 never searches", low=0, high=100_000
+    )
+    reground_frames: int = _parameter(
+        0, "frames after which a target's words are asked again; 0 never asks", low=0, high=1_000_000
+    )
+    reground_on_loss: bool = _parameter(False, "ask a target's words again when it is lost")
+    reground_iou: float = _parameter(
+        0.0,
+        "overlap of a mask with where it should be below which a target's words are asked again; 0 never asks",
+        low=0.0,
+        high=1.0,
+    )
     autocast: bool = _parameter(False, "multiply in bfloat16 where the hardware gains from it")
     max_targets: int = _parameter(16, "targets followed at the same time", low=1, high=1024)
+    conversations: str = _parameter(
+        "separate",
+        "separate gives every prompt a memory and a decoder pass; merged lets texts share, and clicks and boxes",
+        choices=("separate", "merged"),
+    )
+    max_merged: int = _parameter(8, "texts or regions of one merged conversation", low=1, high=64)
+    max_memory_mb: int = _parameter(
+        4096, "MiB that the targets may take once their memories are full", low=1, high=1_048_576
+    )
+    at_cap: str = _parameter(
+        "reject",
+        "reject refuses a new prompt at max_targets or max_memory_mb; evict gives up the target seen least recently",
+        choices=("reject", "evict"),
+    )
     max_pending_prompts: int = _parameter(32, "prompts that may wait for the next image", low=1, high=1024)
     max_answer_tokens: int = _parameter(256, "tokens after which an answer in words is cut off", low=1, high=4096)
     language_lane: str = _parameter(
@@ -116,12 +158,65 @@ class EngineConfig:
     late_frames: int = _parameter(
         3, "images in a row that are dropped for being late, or of another camera", low=0, high=1000
     )
+    exact_timings: bool = _parameter(
+        False, "wait for the GPU around each stage, so that the timings are of its work; slower"
+    )
+    compiled: str = _parameter(
+        "off",
+        "on compiles the network for 1, 2, 4, 8, ... targets, with CUDA graphs on a GPU; the stream stands still "
+        "meanwhile, once for each number; on a CPU for a minute or two, and to no gain",
+        choices=("off", "on"),
+    )
+    input_side: int = _parameter(
+        0,
+        "approximate: side of the square that frames are scaled to, pixels, a multiple of 32; 0 is the model's own",
+        low=0,
+        high=8192,
+    )
+    memory_window: int = _parameter(
+        0,
+        "approximate: cells of the windows that the finest map's attention to itself is cut into; 0 is exact",
+        low=0,
+        high=1024,
+    )
+    memory_pool: int = _parameter(
+        4,
+        "side of the squares outside of a window that are looked at by their mean; divides memory_window",
+        low=1,
+        high=64,
+    )
+    memory_key_pool: int = _parameter(
+        1,
+        "approximate: side of the squares of remembered frames that the finest map looks at by their mean; 1 is exact",
+        low=1,
+        high=64,
+    )
+    finest_refresh: int = _parameter(
+        1,
+        "approximate: frames from one look of a target's finest map at its memory to the next; 1 is exact",
+        low=1,
+        high=100,
+    )
     official_quirks: bool = _parameter(
         False, "read masks exactly as the published evaluation does, mistakes included; slow, for comparisons"
     )
 
     def __post_init__(self) -> None:
         _check_parameters(self)
+        if self.memory_window % self.memory_pool:
+            raise ConfigError(
+                f"memory_pool is {self.memory_pool}, expected a divisor of memory_window, {self.memory_window}"
+            )
+        least = type(self).keep_threshold
+        if self.keep_threshold > self.score_threshold and self.keep_threshold != least:
+            raise ConfigError(
+                f"keep_threshold is {self.keep_threshold}, expected at most score_threshold, {self.score_threshold}"
+            )
+
+    @property
+    def confidence_kept(self) -> float:
+        """Confidence down to which a tracked target still counts as seen."""
+        return min(self.keep_threshold, self.score_threshold)
 
 
 @dataclass(frozen=True)
@@ -135,7 +230,9 @@ class NodeEngineConfig(EngineConfig):
 class NodeConfig:
     """Parameters of the ROS node; ros/params.py declares them and writes config/x2sam.yaml from them."""
 
-    image_topic: str = _parameter("/camera/image_raw", "image topic; clicks are read from <image_topic>_mouse_left")
+    image_topics: tuple[str, ...] = _parameter(
+        ("/camera/image_raw",), "one image topic for each camera; clicks are read from <image_topic>_mouse_left"
+    )
     image_transport: str = _parameter(
         "raw", "raw reads <image_topic>, compressed reads <image_topic>/compressed", choices=("raw", "compressed")
     )
@@ -157,8 +254,10 @@ class NodeConfig:
 
     def __post_init__(self) -> None:
         _check_parameters(self)
-        if not self.image_topic:
-            raise ConfigError("image_topic is empty, expected a topic name such as /camera/image_raw")
+        if not self.image_topics or not all(self.image_topics):
+            raise ConfigError("image_topics is empty, or has an empty name; expected names such as /camera/image_raw")
+        if len(self.image_topics) > MAX_CAMERAS:
+            raise ConfigError(f"image_topics has {len(self.image_topics)} topics, expected at most {MAX_CAMERAS}")
 
 
 @dataclass(frozen=True)

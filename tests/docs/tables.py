@@ -25,7 +25,7 @@ def _accepted(spec: ParameterSpec) -> str:
         return ", ".join(f"`{choice}`" for choice in spec.choices)
     if spec.low is not None:
         return f"{spec.low:g} to {spec.high:g}"
-    return {str: "text", bool: "`true`, `false`"}[type(spec.default)]
+    return {str: "text", tuple: "list of texts", bool: "`true`, `false`"}[type(spec.default)]
 
 
 def parameter_table() -> str:

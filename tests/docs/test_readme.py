@@ -28,8 +28,13 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("plugins
 WEIGHTS = ROOT / "x2sam_ros/checkpoint/nano"
 TREE_FOLDERS = ("benchmarks", "config", "launch", "msg", "plugins", "scripts", "srv", "x2sam_ros")
 TREE_SUFFIXES = (".py", ".msg", ".srv", ".yaml", ".toml", "")
+PERFORMANCE = (
+    *("bench", "streaming", "memory", "stages", "prompts-beside"),
+    *("conversations", "memory-policies", "instances", "profiles"),
+)
 MEASURED = [
-    *[("README.md", name) for name in ("nano-scores", "streaming", "memory", "stages", "parity")],
+    *[("README.md", name) for name in ("nano-scores", "parity")],
+    *[("docs/performance.md", name) for name in PERFORMANCE],
     *[("docs/model_card.md", name) for name in ("nano-scores", "first-mask")],
     ("docs/training.md", "training-cost"),
 ]

@@ -22,7 +22,7 @@ from x2sam_ros.msg import Grounding as GroundingMsg
 from x2sam_ros.msg import Prompt, TrackedMaskArray
 from x2sam_ros.rle import encode_rle
 from x2sam_ros.ros import convert
-from x2sam_ros.ros.worker import Reject, Remove, RemovePrompt, Request, Reset, Submit
+from x2sam_ros.ros.requests import Reject, Remove, RemovePrompt, Request, Reset, Submit
 from x2sam_ros.types import (
     BoxPrompt,
     CaptionPrompt,
@@ -45,7 +45,7 @@ TWO_BOXES = {"kind": 3, "boxes_px": [1.0, 2.0, 3.0, 4.0] * 2}
 
 def read(**fields: Any) -> Request:
     numbers = itertools.count(1)
-    return convert.request_from_prompt(Prompt(**fields), "/camera", lambda word: f"{word}-{next(numbers)}")
+    return convert.request_from_prompt(Prompt(**fields), lambda word: f"{word}-{next(numbers)}")
 
 
 def result(target_ids: list[int]) -> FrameResult:
@@ -146,7 +146,6 @@ def test_remove_and_reset_are_read() -> None:
         ({"text": " "}, "empty"),
         ({"text": "x" * 10_000}, "10000 characters"),
         ({"text": "cup", "task": "find"}, "task is 'find'"),
-        ({"text": "cup", "camera": "/other"}, "camera is '/other'"),
         ({"text": "cup", "action": 9}, "action is 9"),
         ({"kind": 9}, "kind is 9"),
         ({"text": "cup", "target_id": 4}, "target_id is 4"),

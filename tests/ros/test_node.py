@@ -19,8 +19,13 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from tests.ros.harness import CAMERA, HEIGHT, ROOT, THRESHOLD_NODE, WIDTH, Client, own_graph, running_node
+from tests.unit.engine.sessions import click
+from tests.unit.model.networks import frames, nano
 from x2sam_ros.bag.messages import read_tracked_mask_array
-from x2sam_ros.msg import Grounding, Prompt
+from x2sam_ros.checkpoint import load
+from x2sam_ros.config import NodeConfig
+from x2sam_ros.msg import Grounding, Prompt, TrackedMaskArray
+from x2sam_ros.ros.node import open_sessions
 from x2sam_ros.srv import SetPrompt
 
 
@@ -152,7 +157,9 @@ def test_a_signal_ends_the_node_within_two_seconds(
         ("image_transport:=theora", "expected one of: raw, compressed"),
         ("engine.score_threshold:=2.0", "score_threshold is 2.0, expected 0.0 to 1.0"),
         ("engine.max_targets:=many", "expected a value of type int"),
-        ("image_topic:='not a topic'", "image_topic is not a topic name"),
+        ("image_topics:='not a topic'", "image_topics has 'not a topic', which is not a topic name"),
+        ("image_topics:=[]", "a parameter has no value; give it one, or leave it out"),
+        ("image_topics:=[/front/image, /front/image]", "image_topics has /front/image twice"),
     ],
 )
 def test_a_parameter_that_cannot_be_ends_the_node_with_code_2(
@@ -171,3 +178,68 @@ def test_a_misspelt_parameter_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_p
     with own_graph(monkeypatch) as client, running_node(THRESHOLD_NODE, "presett:=nano", log=log):
         client.wait(lambda: client.ready)
     assert "parameter presett does not exist" in log.read_text()
+
+
+def test_two_cameras_share_a_node_and_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    topics, log = {"front": "/front/image_raw", "rear": "/rear/image_raw"}, tmp_path / "node.log"
+    parameter = f"image_topics:=[{', '.join(topics.values())}]"
+    with own_graph(monkeypatch) as client, running_node(THRESHOLD_NODE, parameter, log=log):
+        client.wait(lambda: client.ready)
+        masks: dict[str, list[TrackedMaskArray]] = {name: [] for name in topics}
+        for name in topics:
+            client.create_subscription(TrackedMaskArray, f"/x2sam_node/{name}/masks", masks[name].append, 10)
+        images = {name: client.publisher(Image, topic) for name, topic in topics.items()}
+        prompt = client.publisher(Prompt, "/x2sam_node/prompt")
+        mouse = client.publisher(Point, f"{topics['rear']}_mouse_left")
+        own_text = client.publisher(String, "/x2sam_node/front/text")
+        text = client.publisher(String, "/x2sam_node/text")
+
+        def answer(name: str, **changes: object) -> TrackedMaskArray:
+            client.camera = images[name]
+            client.send_image(**changes)
+            client.wait(lambda: masks[name] and masks[name][-1].header.stamp.sec == client.sent)
+            return masks[name][-1]
+
+        def outcome(prompt_id: str) -> Grounding:
+            client.wait(lambda: any(item.prompt_id == prompt_id for item in client.groundings))
+            return next(item for item in client.groundings if item.prompt_id == prompt_id)
+
+        prompt.publish(Prompt(text="the red square", prompt_id="left open"))
+        prompt.publish(Prompt(text="the red square", prompt_id="unknown", camera="/other"))
+        text.publish(String(data="the red square"))
+        for prompt_id in ("left open", "unknown", "text-1"):
+            rejected = outcome(prompt_id)
+            assert rejected.status == Grounding.REJECTED and "/front/image_raw, /rear/image_raw" in rejected.message
+        own_text.publish(String(data="the red square"))
+        client.rest(0.3)
+        assert [mask.target_id for mask in answer("front").masks] == [1]
+        prompt.publish(Prompt(text="the blue square", prompt_id="blue", camera=topics["rear"]))
+        mouse.publish(Point(x=20.0, y=20.0))
+        client.rest(0.3)
+        assert [(mask.target_id, mask.area_px) for mask in answer("rear").masks] == [(2, 1600), (3, 900)]
+        client.send_image(encoding="rgb9")
+        client.rest(0.3)
+        assert (answer("rear").frames_dropped, answer("front").frames_dropped) == (1, 0)
+        prompt.publish(Prompt(action=Prompt.ACTION_REMOVE, target_id=2, prompt_id="away"))
+        assert outcome("away").status == Grounding.REMOVED
+        assert [mask.target_id for mask in answer("rear").masks] == [3]
+        assert [mask.target_id for mask in answer("front").masks] == [1]
+        assert not client.masks, "~/masks is the topic of an only camera"
+    assert "frame of /rear/image_raw dropped" in log.read_text()
+
+
+def test_the_model_is_loaded_once_for_all_cameras(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded: list[str] = []
+    monkeypatch.setattr(load, "load_model", lambda name, *_: loaded.append(name) or nano())
+    sessions = open_sessions(NodeConfig(), ["/front", "/rear"])
+    assert loaded == ["nano"] and list(sessions) == ["/front", "/rear"]
+    for index, frame in enumerate(frames(3)):
+        for camera, session in sessions.items():
+            session.submit(click(f"{camera} {index}"))
+            session.step(frame)
+            assert session.wait(60.0)
+    for session in sessions.values():
+        session.step(frames(4)[3])
+        session.close()
+    found = [target_id for session in sessions.values() for target_id in session.target_ids]
+    assert sorted(found) == list(range(1, 7))

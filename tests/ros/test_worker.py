@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
 
 from tests.ros.threshold_session import ThresholdSession
 from x2sam_ros.errors import FrameError, ModelError, PromptError, X2SamError
-from x2sam_ros.ros.worker import Outputs, Reject, Remove, RemovePrompt, Reset, Submit, Worker
+from x2sam_ros.ros.requests import Reject, Remove, RemovePrompt, Reset, Submit
+from x2sam_ros.ros.worker import Outputs, Worker
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt, TextPrompt
+
+CAMERA = "/camera/image_raw"
 
 
 class Log:
@@ -20,14 +23,16 @@ class Log:
 
     def __init__(self) -> None:
         self.ready = threading.Event()
-        self.results: list[tuple[FrameResult, int]] = []
+        self.results: list[FrameResult] = []
         self.groundings: list[tuple[Grounding, str]] = []
         self.problems: list[tuple[str, str]] = []
+        self.faults: list[tuple[str, str]] = []
         self.outputs = Outputs(
             self.ready.set,
-            lambda frame, result, received_ns, dropped: self.results.append((result, dropped)),
+            lambda camera, frame, result, received_ns: self.results.append(result),
             lambda outcome, frame_id: self.groundings.append((outcome, frame_id)),
-            lambda cause, message: self.problems.append((cause, message)),
+            lambda camera, cause, message: self.problems.append((cause, message)),
+            lambda camera, message: self.faults.append((camera, message)),
         )
 
     def wait(self, condition: Callable[[], bool]) -> None:
@@ -55,7 +60,7 @@ class Runner:
     def __init__(self, step_s: float, max_commands: int = 8) -> None:
         self.log = Log()
         self.session = ThresholdSession(step_s)
-        self.worker = Worker(lambda: self.session, self.log.outputs, max_commands)
+        self.worker = Worker([CAMERA], lambda cameras: {CAMERA: self.session}, self.log.outputs, max_commands)
 
     def __enter__(self) -> Runner:
         self.worker.start()
@@ -73,40 +78,39 @@ def runner() -> Iterator[Runner]:
 
 def test_frames_come_back_with_their_own_stamps_and_running_numbers(runner: Runner) -> None:
     for count in range(1, 4):
-        runner.worker.offer_frame(frame)
+        runner.worker.offer_frame(CAMERA, frame)
         runner.log.wait(lambda count=count: len(runner.log.results) == count)
-    assert [result.stamp_ns for result, _ in runner.log.results] == [1_000, 1_001, 1_002]
-    assert [result.frame_index for result, _ in runner.log.results] == [0, 1, 2]
+    assert [result.stamp_ns for result in runner.log.results] == [1_000, 1_001, 1_002]
+    assert [result.frame_index for result in runner.log.results] == [0, 1, 2]
 
 
 def test_only_the_newest_waiting_frame_is_answered() -> None:
     with Runner(step_s=0.2) as runner:
         runner.log.ready.wait(2)
         for stamp in range(10):
-            runner.worker.offer_frame(lambda index, stamp=stamp: Frame(frame(index).image, stamp, index))
+            runner.worker.offer_frame(CAMERA, lambda index, stamp=stamp: Frame(frame(index).image, stamp, index))
             time.sleep(0.01)
-        runner.log.wait(lambda: runner.worker.counters.answered == 2)
-    assert [result.stamp_ns for result, _ in runner.log.results] == [0, 9]
-    counters = runner.worker.counters
+        runner.log.wait(lambda: runner.worker.counters[CAMERA].answered == 2)
+    assert [result.stamp_ns for result in runner.log.results] == [0, 9]
+    counters = runner.worker.counters[CAMERA]
     assert (counters.received, counters.answered, counters.dropped) == (10, 2, 8)
-    assert runner.log.results[-1][1] == 8
 
 
 def test_a_bad_frame_is_counted_and_named_and_the_next_one_answered(runner: Runner) -> None:
-    runner.worker.offer_frame(bad_frame)
+    runner.worker.offer_frame(CAMERA, bad_frame)
     runner.log.wait(lambda: bool(runner.log.problems))
-    runner.worker.offer_frame(frame)
+    runner.worker.offer_frame(CAMERA, frame)
     runner.log.wait(lambda: bool(runner.log.results))
     assert runner.log.problems == [("frame", "encoding 'foo' is not supported")]
-    assert runner.worker.counters.bad == 1 and runner.log.results[0][1] == 1
+    assert runner.worker.counters[CAMERA].bad == 1 == runner.worker.counters[CAMERA].dropped
 
 
 def test_an_unexpected_error_is_named_with_its_place_and_survived(runner: Runner) -> None:
-    runner.worker.offer_frame(lambda index: 1 // 0)
+    runner.worker.offer_frame(CAMERA, lambda index: 1 // 0)
     runner.log.wait(lambda: bool(runner.log.problems))
     assert "ZeroDivisionError" in runner.log.problems[0][1] and "test_worker.py" in runner.log.problems[0][1]
     runner.worker.post(lambda: {}["x"])
-    runner.worker.offer_frame(frame)
+    runner.worker.offer_frame(CAMERA, frame)
     runner.log.wait(lambda: bool(runner.log.results))
     assert runner.log.groundings[0][0].status == GroundingStatus.REJECTED
 
@@ -114,12 +118,12 @@ def test_an_unexpected_error_is_named_with_its_place_and_survived(runner: Runner
 def test_a_prompt_is_answered_on_the_next_frame_with_its_header(runner: Runner) -> None:
     told: list[Grounding] = []
     runner.worker.post(lambda: text("a"), told.append)
-    runner.worker.offer_frame(frame)
+    runner.worker.offer_frame(CAMERA, frame)
     runner.log.wait(lambda: bool(runner.log.results))
     outcome, frame_id = runner.log.groundings[0]
     assert (outcome.prompt_id, outcome.status, outcome.stamp_ns, frame_id) == ("a", GroundingStatus.OK, 1_000, "camera")
     assert told == [outcome]
-    assert runner.log.results[0][0].masks.sum() == 50
+    assert runner.log.results[0].masks.sum() == 50
 
 
 def test_the_second_prompt_of_one_id_is_rejected_and_the_first_still_answered(runner: Runner) -> None:
@@ -128,7 +132,7 @@ def test_the_second_prompt_of_one_id_is_rejected_and_the_first_still_answered(ru
     runner.worker.post(lambda: text("a"), first.append)
     runner.worker.post(lambda: text("a"), second.append)
     runner.log.wait(lambda: bool(second))
-    runner.worker.offer_frame(frame)
+    runner.worker.offer_frame(CAMERA, frame)
     runner.log.wait(lambda: bool(first))
     assert second[0].status == GroundingStatus.REJECTED and "'a'" in second[0].message
     assert first[0].status == GroundingStatus.OK
@@ -136,7 +140,7 @@ def test_the_second_prompt_of_one_id_is_rejected_and_the_first_still_answered(ru
 
 def test_remove_and_reset_answer_at_once(runner: Runner) -> None:
     runner.worker.post(lambda: text("a"))
-    runner.worker.offer_frame(frame)
+    runner.worker.offer_frame(CAMERA, frame)
     runner.log.wait(lambda: bool(runner.log.results))
     waiting: list[Grounding] = []
     runner.worker.post(lambda: Remove("b", 99))
@@ -179,7 +183,7 @@ def test_who_waits_is_told_when_the_network_fails_and_not_when_the_frame_does(ru
     runner.session.step = fail
     runner.worker.post(lambda: text("a"), waiting.append)
     for count in (1, 2):
-        runner.worker.offer_frame(frame)
+        runner.worker.offer_frame(CAMERA, frame)
         runner.log.wait(lambda count=count: len(runner.log.problems) == count)
         assert len(waiting) == count - 1
     assert waiting[0].status == GroundingStatus.REJECTED and "NaN" in waiting[0].message
@@ -189,28 +193,28 @@ def test_too_many_waiting_prompts_are_refused() -> None:
     gate = threading.Event()
     log = Log()
 
-    def open_slowly() -> ThresholdSession:
+    def open_slowly(cameras: Sequence[str]) -> dict[str, ThresholdSession]:
         gate.wait(5)
-        return ThresholdSession()
+        return {CAMERA: ThresholdSession()}
 
-    worker = Worker(open_slowly, log.outputs, max_commands=3)
+    worker = Worker([CAMERA], open_slowly, log.outputs, max_commands=3)
     worker.start()
     for number in range(3):
         worker.post(lambda number=number: text(f"p{number}"))
     with pytest.raises(PromptError, match="3 prompts are waiting"):
         worker.post(lambda: text("one too many"))
     gate.set()
-    worker.offer_frame(frame)
+    worker.offer_frame(CAMERA, frame)
     log.wait(lambda: bool(log.results))
     assert [outcome.prompt_id for outcome, _ in log.groundings] == ["p0", "p1", "p2"]
     assert worker.stop(2.0)
 
 
 def test_a_model_that_cannot_be_loaded_is_kept_as_the_failure() -> None:
-    def fail() -> ThresholdSession:
+    def fail(cameras: Sequence[str]) -> dict[str, ThresholdSession]:
         raise PromptError("no such model")
 
-    worker = Worker(fail, Log().outputs, 1)
+    worker = Worker([CAMERA], fail, Log().outputs, 1)
     worker.start()
     assert worker.stop(2.0)
     assert str(worker.failure) == "no such model"
@@ -219,14 +223,14 @@ def test_a_model_that_cannot_be_loaded_is_kept_as_the_failure() -> None:
 def test_stopping_waits_for_the_frame_at_hand_and_no_longer() -> None:
     with Runner(step_s=0.3) as runner:
         runner.log.ready.wait(2)
-        runner.worker.offer_frame(frame)
+        runner.worker.offer_frame(CAMERA, frame)
         time.sleep(0.05)
-        runner.worker.offer_frame(frame)
+        runner.worker.offer_frame(CAMERA, frame)
         started_s = time.monotonic()
         assert not runner.worker.stop(timeout_s=0.01)
         assert runner.worker.stop(timeout_s=2.0)
     assert time.monotonic() - started_s < 0.6
-    assert runner.worker.counters.answered == 1
+    assert runner.worker.counters[CAMERA].answered == 1
 
 
 class RememberingSession(ThresholdSession):
@@ -247,11 +251,11 @@ class RememberingSession(ThresholdSession):
 
 def test_a_prompt_without_a_stamp_refers_to_the_newest_answered_frame() -> None:
     session, log = RememberingSession(), Log()
-    worker = Worker(lambda: session, log.outputs, 8)
+    worker = Worker([CAMERA], lambda cameras: {CAMERA: session}, log.outputs, 8)
     worker.start()
     worker.post(lambda: text("before any"))
     log.wait(lambda: len(session.prompts) == 1)
-    worker.offer_frame(frame)
+    worker.offer_frame(CAMERA, frame)
     log.wait(lambda: len(log.results) == 1)
     worker.post(lambda: text("after one"))
     worker.post(lambda: Submit(TextPrompt("dated", stamp_ns=7, text="the red one")))

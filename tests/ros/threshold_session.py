@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -26,12 +28,22 @@ TOLERANCE = 60
 class ThresholdSession:
     """Has the interface of engine.session.Session and finds what is coloured as the words or the click say."""
 
-    def __init__(self, step_s: float = 0.0) -> None:
+    faults: tuple[str, ...] = ()
+
+    def __init__(self, step_s: float = 0.0, numbers: Iterator[int] | None = None) -> None:
         self.step_s = step_s
+        self._numbers = numbers or itertools.count(1)
         self._pending: list[Prompt] = []
         self._ids: set[str] = set()
         self._targets: dict[int, tuple[str, np.ndarray]] = {}
-        self._next_id = 1
+
+    @property
+    def target_ids(self) -> tuple[int, ...]:
+        return tuple(self._targets)
+
+    @property
+    def prompt_ids(self) -> tuple[str, ...]:
+        return tuple(self._ids)
 
     def submit(self, prompt: Prompt) -> None:
         if prompt.prompt_id in self._ids:
@@ -93,16 +105,17 @@ class ThresholdSession:
         return Grounding(prompt.prompt_id, GroundingStatus.REJECTED, message=message, stamp_ns=frame.stamp_ns)
 
     def _add(self, prompt_id: str, label: str, colour: np.ndarray, frame: Frame) -> Grounding:
-        target_id, self._next_id = self._next_id, self._next_id + 1
+        target_id = next(self._numbers)
         self._targets[target_id] = (label, colour)
         return Grounding(prompt_id, GroundingStatus.OK, label, target_ids=(target_id,), stamp_ns=frame.stamp_ns)
 
 
-def make_session(config: NodeConfig) -> ThresholdSession:
-    return ThresholdSession(step_s=0.02)
+def open_sessions(config: NodeConfig, cameras: Sequence[str]) -> dict[str, ThresholdSession]:
+    numbers = itertools.count(1)
+    return {camera: ThresholdSession(0.02, numbers) for camera in cameras}
 
 
 if __name__ == "__main__":
     from x2sam_ros.ros.node import main
 
-    main(make_session=make_session)
+    main(open_sessions=open_sessions)

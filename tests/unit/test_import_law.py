@@ -30,7 +30,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "default_plugins": VALUES | {"hookspecs", "model", "engine"},
     "testing": VALUES | {"engine", "model"},
     "bag": VALUES | {"engine", "plugins", "visualise"},
-    "evaluation": VALUES | {"engine", "plugins", "visualise"},
+    "evaluation": VALUES | {"checkpoint", "engine", "model", "plugins", "visualise"},
     "training": VALUES | {"engine", "plugins", "model", "checkpoint"},
     "ros": VALUES | {"engine", "plugins", "bag", "checkpoint", "visualise"},
 }

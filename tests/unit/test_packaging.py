@@ -137,7 +137,7 @@ def test_launch_file_declares_the_usual_arguments() -> None:
         and call.func.id == "DeclareLaunchArgument"
         and isinstance(call.args[0], ast.Constant)
     }
-    assert arguments == {"namespace", "params_file", "use_sim_time", "log_level", "image_topic"}
+    assert arguments == {"namespace", "params_file", "use_sim_time", "log_level", "image_topics"}
 
 
 def test_with_env_without_a_command_says_how_to_use_it() -> None:

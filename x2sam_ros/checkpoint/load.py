@@ -57,7 +57,7 @@ def load_model(
         ConfigError: preset, device or dtype is unknown.
         CheckpointError: files are missing, corrupt, or of another size.
     """
-    wanted, target = read_dtype(dtype), _read_device(device)
+    wanted, target = read_dtype(dtype), read_device(device)
     folder = _find(preset_or_folder)
     check_manifest(folder, sums=verify)
     config, tokenizer = read_config(folder), load_tokenizer(folder)
@@ -70,8 +70,21 @@ def load_model(
     state = {name: source.read(name, name in kept).to(target, info.dtype) for name, info in types.items()}
     model.load_state_dict(state, assign=True)
     model.to(target).language.choose_attention()
+    order_weights(model)
     model.identity = noted_sha256(folder, WEIGHTS_FILE)
     return model.eval().requires_grad_(False)
+
+
+def order_weights(model: nn.Module) -> None:
+    """Store convolutions channels last where a module asks for it with ``channels_last = True``.
+
+    They would be brought into that order on every call; the memory encoder's take longer to copy than to apply.
+    """
+    for module in model.modules():
+        if getattr(module, "channels_last", False):
+            for weight in module.parameters():
+                if weight.ndim == 4:
+                    weight.data = weight.data.contiguous(memory_format=torch.channels_last)
 
 
 def read_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -80,6 +93,11 @@ def read_dtype(dtype: str | torch.dtype) -> torch.dtype:
     if found is None or found not in _DTYPES.values():
         raise ConfigError(f"unknown dtype {str(dtype)!r}; there are: {', '.join(_DTYPES)}")
     return found
+
+
+def ships_with_weights(name: str) -> bool:
+    """Tell whether the package has the weights of a preset."""
+    return name in PRESETS and (_BUILT_IN / name).is_dir()
 
 
 def _castable(module: nn.Module) -> bool:
@@ -109,7 +127,7 @@ def weight_infos(model: X2SAM, dtype: torch.dtype) -> dict[str, TensorInfo]:
     return infos
 
 
-def _read_device(device: str) -> torch.device:
+def read_device(device: str) -> torch.device:
     """Read a device's name; ConfigError where there is no such device here."""
     try:
         target = torch.device(device)

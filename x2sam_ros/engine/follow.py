@@ -1,7 +1,8 @@
 """Follow one object: the part of a query's mask that was pointed at, later the part that lies where it should be.
 
 A query may cover several look-alikes at once, so masks are taken apart into connected pieces, and pieces are chosen. A
-target that was not found is looked for in a circle around its place, which grows from frame to frame.
+target that was not found is looked for in a circle around its place, which grows from frame to frame. One that nothing
+else looked like so far is also found where a query is sure of it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from x2sam_ros.engine.region import Region, mask_iou, overlap
+from x2sam_ros.engine.region import Region, overlap
 from x2sam_ros.engine.select import Candidates, Choice
 from x2sam_ros.engine.task_head import Track
-from x2sam_ros.types import BoolArray
+from x2sam_ros.types import BoolArray, FloatArray, IntArray
 
-MAX_QUERIES, MAX_PARTS = 12, 8
-"""Queries that are taken apart on a frame, those that fit best, and pieces of each that are looked at."""
+MAX_QUERIES, MAX_PIECES = 12, 16
+"""Queries that are taken apart on a frame, those that fit best, and pieces of all of them that are looked at."""
 
 PROMPT_WEIGHT = 2.0
 """Weight of the overlap with a click, box or mask against a class probability of 1: the instance decides."""
@@ -32,9 +33,12 @@ SURE_WEIGHT = 0.5
 NEAR_WEIGHT = 0.3
 """Weight of lying at the very place, which decides where nothing overlaps."""
 
-REACH, REACH_GROWTH = 1.0, 0.3
+REACH, REACH_GROWTH = 1.0, 0.1
 """How far from its place a target may be found, in sizes (square root of its area), and how much farther after each
 frame on which it was not found."""
+
+SURE_ELSEWHERE = 0.9
+"""Class probability from which a piece out of reach is the target, where none looks like it and it is not in reach."""
 
 LEAST_IOU = 0.1
 """Overlap with where the target should be from which the distance does not matter."""
@@ -62,48 +66,69 @@ class Pieces:
     Args:
         queries: int64 (P,), the query of each.
         masks: bool (P, h, w).
+        areas, shared: int (P,), cells of each, and those of them where the target should be.
+        iou: float (P,), overlap with where the target should be.
+        distance: float (P,), from the centre of gravity of that place to their own, cells.
         support: float (P,), the highest class probability among the queries that cover it.
     """
 
-    queries: Tensor
-    masks: Tensor
-    support: Tensor
+    queries: IntArray
+    masks: BoolArray
+    areas: IntArray
+    shared: IntArray
+    iou: FloatArray
+    distance: FloatArray
+    support: FloatArray
 
     @classmethod
-    def of(cls, found: Candidates, fit: Tensor, near: Tensor, class_index: int) -> Pieces:
+    def of(
+        cls, found: Candidates, fit: Tensor, place: BoolArray, centre: FloatArray, size: float, class_index: int
+    ) -> Pieces:
         """Take the queries that fit best apart.
 
         Args:
             found: the queries.
             fit: float (Q,), how well each fits as a whole.
-            near: bool (h, w), where the target should be; of many pieces those that cover most of it are looked at,
-                then the largest.
+            place: bool (h, w), where the target should be.
+            centre: x and y of the middle of that, cells, which may lie outside of the image.
+            size: of the target, cells. Of many pieces those that suit place, distance and class best are looked at.
             class_index: the target's label.
         """
         queries = fit.topk(min(MAX_QUERIES, len(fit))).indices
-        whole, place = found.mask_logits[queries] > 0, near.cpu().numpy()
-        owners: list[int] = []
-        parts: list[BoolArray] = []
-        for row, plane in enumerate(whole.cpu().numpy().astype(np.uint8)):
-            count, names, stats, _ = cv2.connectedComponentsWithStats(plane, connectivity=8)
-            covered = np.bincount(names[place], minlength=count)
-            order = np.lexsort((stats[:, cv2.CC_STAT_AREA], covered))[::-1]
-            chosen = order[order > 0][:MAX_PARTS]  # 0 is what the mask leaves free
-            owners += [row] * len(chosen)
-            parts += [names == name for name in chosen]
-        stacked = np.array(parts, dtype=bool).reshape(len(parts), *place.shape)
-        masks = torch.from_numpy(stacked).to(found.mask_logits.device)
-        flat = masks.flatten(1).float()
-        share = flat @ whole.flatten(1).float().T / flat.sum(1, keepdim=True).clamp_min(1)
-        score = found.probs[queries, class_index]
-        support = torch.where(share >= COVERED, score, 0.0).amax(1)
-        return cls(queries[torch.tensor(owners, dtype=torch.long, device=queries.device)], masks, support)
+        score = found.probs[queries, class_index].double().cpu().numpy()
+        whole = (found.mask_logits[queries] > 0).cpu().numpy()
+        names, areas, covered, centres = [], [], [], []
+        rows: list[int] = []
+        parts: list[int] = []
+        for row, plane in enumerate(whole.view(np.uint8)):
+            count, named, stats, middle = cv2.connectedComponentsWithStats(plane, connectivity=8)
+            names.append(named)
+            rows += [row] * (count - 1)  # 0 is what the mask leaves free
+            parts += range(1, count)
+            areas.append(stats[1:, cv2.CC_STAT_AREA])
+            covered.append(np.bincount(named[place], minlength=count)[1:])
+            centres.append(middle[1:])
+        area, shared, owner = np.concatenate(areas), np.concatenate(covered), np.array(rows, dtype=np.int64)
+        iou = shared / np.maximum(area + int(place.sum()) - shared, 1)
+        distance = np.linalg.norm(np.concatenate(centres) + 0.5 - centre, axis=1)
+        suits = iou + SURE_WEIGHT * score[owner] + NEAR_WEIGHT * np.exp(-((distance / size) ** 2))
+        best = np.argsort(-suits, kind="stable")[:MAX_PIECES]
+        masks = np.zeros((len(best), *place.shape), dtype=np.bool_)
+        for into, i in zip(masks, best):
+            np.equal(names[rows[i]], parts[i], out=into)
+        flat, cells = masks.reshape(len(best), place.size).astype(np.float32), whole.reshape(len(whole), place.size)
+        share = flat @ cells.astype(np.float32).T / np.maximum(area[best, None], 1)
+        support = np.where(share >= COVERED, score, 0.0).max(axis=1)
+        return cls(
+            queries.cpu().numpy()[owner[best]], masks, area[best], shared[best], iou[best], distance[best], support
+        )
 
-    def choice(self, found: Candidates, row: int, mask: Tensor, class_index: int) -> Choice:
+    def choice(self, found: Candidates, row: int, mask: BoolArray, class_index: int) -> Choice:
         """Return a piece as a choice whose mask is ``mask``, bool (h, w), a part of its query's."""
         query = int(self.queries[row])
         whole = found.mask_logits[query]
-        logits = torch.where((whole > 0) & ~mask, whole.new_tensor(_CUT), whole)
+        inside = torch.from_numpy(mask).to(whole.device)
+        logits = torch.where((whole > 0) & ~inside, whole.new_tensor(_CUT), whole)
         return Choice(query, class_index, float(self.support[row]), logits)
 
 
@@ -121,13 +146,13 @@ def pointed_at(found: Candidates, region: Region, class_index: int = 0) -> Choic
     score = found.probs[:, class_index]
     fit = PROMPT_WEIGHT * overlap(region, found.mask_logits) + score
     drawn = torch.from_numpy(region.mask.astype(np.float32))[None, None]
-    near = F.adaptive_max_pool2d(drawn, (found.mask_logits.shape[1], found.mask_logits.shape[2]))[0, 0] > 0
-    pieces = Pieces.of(found, fit, near, class_index)
+    near = F.adaptive_max_pool2d(drawn, (found.mask_logits.shape[1], found.mask_logits.shape[2]))[0, 0].numpy() > 0
+    pieces = Pieces.of(found, fit, near, _centre(near), float(near.sum()) ** 0.5, class_index)
     if not len(pieces.queries):
         return None
-    logits = torch.where(pieces.masks, found.mask_logits[pieces.queries], _CUT)
-    value = PROMPT_WEIGHT * overlap(region, logits) + score[pieces.queries]
-    row = int(value.argmax())
+    queries = torch.from_numpy(pieces.queries).to(score.device)
+    logits = torch.where(torch.from_numpy(pieces.masks).to(score.device), found.mask_logits[queries], _CUT)
+    row = int((PROMPT_WEIGHT * overlap(region, logits) + score[queries]).argmax())
     return pieces.choice(found, row, pieces.masks[row], class_index)
 
 
@@ -142,30 +167,35 @@ def followed(found: Candidates, track: Track, class_index: int = 0) -> Choice | 
     Returns:
         The piece, with the score of the surest query that covers it; None where nothing is within reach.
     """
-    place = expected(track)
-    score = found.probs[:, class_index]
-    inside = found.mask_logits > 0
-    covers = (inside & place).flatten(1).sum(1) / place.sum().clamp_min(1)
-    pieces = Pieces.of(found, covers + score, place, class_index)
+    last, place = track.mask.cpu().numpy(), expected(track).cpu().numpy()
+    # what leaves the image or hides is last seen as a sliver
+    area = max(float(last.sum()), track.extent * last.size if track.missed else 0.0, 1.0)
+    size = area**0.5
+    fit = _covers(found.mask_logits, place) + found.probs[:, class_index]
+    # whoever left the image comes back over its edge
+    centre = np.clip(_centre(last) + _drift(track), 0, last.shape[::-1])
+    pieces = Pieces.of(found, fit, place, centre, size, class_index)
     if not len(pieces.queries):
         return None
-    size = float(track.mask.sum().clamp_min(1)) ** 0.5
     reach = REACH + REACH_GROWTH * track.missed
-    iou = mask_iou(pieces.masks, place)
-    distance = (_centres(pieces.masks) - (_centres(track.mask[None]) + _drift(track))).norm(dim=1) / size
-    value = iou + SURE_WEIGHT * score[pieces.queries] + NEAR_WEIGHT * (-((distance / reach) ** 2)).exp()
+    closeness = np.exp(-((pieces.distance / size / reach) ** 2))
+    value = pieces.iou + SURE_WEIGHT * pieces.support + NEAR_WEIGHT * closeness
+    within = (pieces.iou >= LEAST_IOU) | (pieces.distance <= reach * size)
     # the centre of what is much larger says nothing: there it counts whether it comes near
-    larger = pieces.masks.flatten(1).sum(1) > MERGED * size**2
-    touches = (pieces.masks & _widened(place, math.ceil(reach * size))).flatten(1).any(1)
-    value = torch.where((iou >= LEAST_IOU) | (distance <= reach) | (larger & touches), value, -1.0)
-    row = int(value.argmax())
-    if float(value[row]) < 0:
+    for large in np.flatnonzero(~within & (pieces.areas > MERGED * size**2)):
+        within[large] = (pieces.masks[large] & _widened(place, math.ceil(reach * size))).any()
+    row = int(np.where(within, value, -1.0).argmax())
+    if not track.has_rivals and (not within[row] or pieces.support[row] < track.threshold):
+        sure = pieces.support >= SURE_ELSEWHERE
+        if sure.any():
+            elsewhere = int((pieces.areas * sure).argmax())
+            return pieces.choice(found, elsewhere, pieces.masks[elsewhere], class_index)
+    if not within[row]:
         return None
-    mask = pieces.masks[row]
     # parts of one object, such as what is seen of it on both sides of a pole
-    stays = (pieces.masks & place).flatten(1).sum(1) >= PART_SHARE * pieces.masks.flatten(1).sum(1)
-    mask = mask | pieces.masks[stays & (pieces.queries == pieces.queries[row])].any(0)
-    if not track.missed and float(mask.sum()) > MERGED * size**2 and bool((mask & place).any()):
+    stays = pieces.shared >= PART_SHARE * pieces.areas
+    mask = pieces.masks[row] | pieces.masks[stays & (pieces.queries == pieces.queries[row])].any(axis=0)
+    if not track.missed and mask.sum() > MERGED * size**2 and (mask & place).any():
         mask = mask & _widened(place, 1 + round(_MARGIN * size))
     return pieces.choice(found, row, mask, class_index)
 
@@ -182,21 +212,29 @@ def expected(track: Track) -> Tensor:
     return moved
 
 
-def _drift(track: Track) -> Tensor:
+def _drift(track: Track) -> FloatArray:
     height, width = track.mask.shape
-    return torch.tensor([track.drift[0] * width, track.drift[1] * height], device=track.mask.device)
+    return np.array([track.drift[0] * width, track.drift[1] * height])
 
 
-def _centres(masks: Tensor) -> Tensor:
-    """Return x and y of the centres of gravity of bool (N, h, w), in cells, (N, 2)."""
-    weight = masks.float() / masks.flatten(1).sum(1).clamp_min(1).view(-1, 1, 1)
-    height, width = masks.shape[1:]
-    columns, rows = (torch.arange(n, device=masks.device) + 0.5 for n in (width, height))
-    return torch.stack([(weight.sum(1) * columns).sum(1), (weight.sum(2) * rows).sum(1)], dim=1)
+def _centre(mask: BoolArray) -> FloatArray:
+    """Return x and y of the centre of gravity of bool (h, w), cells; 0, 0 where it is empty."""
+    rows, columns = np.nonzero(mask)
+    return np.array([columns.mean() + 0.5, rows.mean() + 0.5]) if len(rows) else np.zeros(2)
 
 
-def _widened(mask: Tensor, cells: int) -> Tensor:
+def _covers(mask_logits: Tensor, place: BoolArray) -> Tensor:
+    """Return the share of a place, bool (h, w), that each query's mask covers, float (Q,)."""
+    rows, columns = np.flatnonzero(place.any(axis=1)), np.flatnonzero(place.any(axis=0))
+    if not len(rows):
+        return mask_logits.new_zeros(mask_logits.shape[0])
+    box = slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+    weight = torch.from_numpy(place[box].astype(np.float32)).to(mask_logits.device).flatten()
+    return (mask_logits[:, box[0], box[1]] > 0).flatten(1).float() @ weight / weight.sum()
+
+
+def _widened(mask: BoolArray, cells: int) -> BoolArray:
     """Return bool (h, w) grown by a number of cells on every side."""
-    reach = min(cells, max(mask.shape))
-    wide = F.max_pool2d(mask[None].float(), (1, 2 * reach + 1), stride=1, padding=(0, reach))
-    return F.max_pool2d(wide, (2 * reach + 1, 1), stride=1, padding=(reach, 0))[0] > 0
+    away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_C, 3)
+    grown: BoolArray = away <= cells
+    return grown

@@ -13,7 +13,7 @@ from torch import Tensor
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.mask_memory import MaskMemory
 from x2sam_ros.engine.memory_policy import PolicyGuard
-from x2sam_ros.engine.preprocess import clip_patches, mask_encoder_pixels, picture_patches, resize_region
+from x2sam_ros.engine.preprocess import at_side, clip_patches, mask_encoder_pixels, picture_patches, resize_region
 from x2sam_ros.engine.region import Region, locate
 from x2sam_ros.engine.reply import Reply, judge_answer
 from x2sam_ros.engine.task_head import ConversationRequest, TaskHead
@@ -78,9 +78,15 @@ class Picture:
         return self._model.prefix(self.media, self.vision) if self._num_prompts > 1 else None
 
 
-def pixel_values(model: X2SAM, images: Uint8Array) -> Tensor:
-    """Return uint8 frames (H, W, 3) or (N, H, W, 3) as the network's mask encoder reads them, float (N, 3, S, S)."""
-    config = model.config.segmentor
+def pixel_values(model: X2SAM, images: Uint8Array, side: int = 0) -> Tensor:
+    """Return uint8 frames (H, W, 3) or (N, H, W, 3) as the network's mask encoder reads them, float (N, 3, S, S).
+
+    Args:
+        model: the network.
+        images: RGB.
+        side: S, pixels; 0 for the model's own.
+    """
+    config = at_side(model.config.segmentor, side)
     return mask_encoder_pixels(images, config.image_size, model.device, config.resize, config.resample)
 
 
@@ -152,15 +158,36 @@ class Grounder:
         """
         head: TaskHead = installed_plugins().task_head(prompt.task_name)()
         request = head.request(prompt)
-        template = request.template or _template(head, self._model.config.language.templates)
-        conversation = self._model.conversations.build(
-            template, view.picture.media, phrases=request.phrases, regions=request.num_regions, text=request.text
-        )
+        conversation = self._converse(head, request, view)
         if not request.num_regions:
             return Question(prompt, head, request, conversation)
         regions, clicks = _place(prompt, view.size, clicks, current)
         tokens = self._region_tokens(regions, view.features)
         return Question(prompt, head, request, conversation, regions, clicks, tokens)
+
+    def together(self, questions: Sequence[Question], view: View) -> Question:
+        """Return several prompts of one task on one frame as one question, with the labels of all, in order."""
+        first, requests = questions[0], [question.request for question in questions]
+        request = replace(
+            first.request,
+            phrases=tuple(phrase for request in requests for phrase in request.phrases),
+            num_regions=sum(request.num_regions for request in requests),
+            labels=tuple(label for request in requests for label in request.labels),
+        )
+        tokens = [question.tokens for question in questions if question.tokens is not None]
+        return replace(
+            first,
+            request=request,
+            conversation=self._converse(first.head, request, view),
+            regions=tuple(region for question in questions for region in question.regions),
+            tokens=torch.cat(tokens) if tokens else None,
+        )
+
+    def _converse(self, head: TaskHead, request: ConversationRequest, view: View) -> Conversation:
+        template = request.template or _template(head, self._model.config.language.templates)
+        return self._model.conversations.build(
+            template, view.picture.media, phrases=request.phrases, regions=request.num_regions, text=request.text
+        )
 
     def ground(self, asked: Question, picture: Picture, cancelled: Callable[[], bool] | None = None) -> Group | Reply:
         """Understand one prompt.

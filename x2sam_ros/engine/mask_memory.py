@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.finest import Finest
 from x2sam_ros.engine.memory_policy import MemoryRecord, PolicyGuard, merge_records
 from x2sam_ros.model.memory import MemoryBatch, MemoryEntry
 
@@ -25,12 +26,16 @@ class MaskMemory:
 
     Args:
         policy: chooses what is kept and read; holds no state, so conversations may share it.
+
+    Attributes:
+        finest: what it added to the finest map lately, where that is kept from frame to frame; goes when it is cleared.
     """
 
     def __init__(self, policy: PolicyGuard) -> None:
         self._policy = policy
         self._records: tuple[MemoryRecord, ...] = ()
         self._entries: tuple[MemoryEntry, ...] = ()
+        self.finest: Finest | None = None
 
     @classmethod
     def of(cls, policy: PolicyGuard, records: Sequence[MemoryRecord], entries: Sequence[MemoryEntry]) -> MaskMemory:
@@ -82,6 +87,13 @@ class MaskMemory:
         self._records = tuple(records[index] for index in kept)
         self._entries = tuple(entries[index] for index in kept)
 
+    def replace(self, record: MemoryRecord, entry: MemoryEntry) -> None:
+        """Offer an entry in the place of the newest one, if that is of the same frame; see ``store``."""
+        self.finest = None
+        if self._records and self._records[-1].frame_index == record.frame_index:
+            self._records, self._entries = self._records[:-1], self._entries[:-1]
+        self.store(record, entry)
+
     def read(self, frame_index: int, stamp_ns: int) -> MemoryBatch:
         """Return the entries that are looked at from a frame, with how far back they lie as the network knows it."""
         shown = self._policy.show(self._records, frame_index, stamp_ns)
@@ -91,10 +103,11 @@ class MaskMemory:
     def shift(self, frames: int) -> None:
         """Add a number to every frame index, where a stream is counted anew."""
         self._records = tuple(replace(record, frame_index=record.frame_index + frames) for record in self._records)
+        self.finest = None
 
     def clear(self) -> None:
         """Forget everything."""
-        self._records, self._entries = (), ()
+        self._records, self._entries, self.finest = (), (), None
 
 
 def gap(record: MemoryRecord, frame_index: int, stamp_ns: int, config: EngineConfig) -> int:

@@ -22,6 +22,12 @@ STABILITY_OFFSET = 1.0
 DISTRACTOR_SCORE = 0.1
 """Probability of the target's label from which another query may be a distractor."""
 
+RIVAL_SCORE = 0.5
+"""Probability of the target's label from which another query looks like it."""
+
+RIVAL_WEIGHT = 0.1
+"""What the newest frame weighs in a target's rivalry."""
+
 DISTRACTOR_SHARE = 0.2
 """Size of what a distractor covers beside the target, in sizes of the target, from which it counts."""
 
@@ -49,7 +55,9 @@ def observe(group: Group, found: Candidates, frame: Frame, prompted: bool) -> Me
     measured = torch.cat([inside.float().mean((1, 2))[:, None], _stability(logits)[:, None], mask_boxes(inside)], 1)
     rows = measured.tolist()
     overlaps, ratios = [], []
-    for target, (size, _, *box) in zip(seen, rows):
+    rivals = _rivals(found, seen, inside)
+    for target, (size, _, *box), has_rival in zip(seen, rows, rivals):
+        target.rivalry += (RIVAL_WEIGHT if target.sizes else 1.0) * (has_rival - target.rivalry)
         ratios.append(size / median(target.sizes or [size]))
         target.sizes = (*target.sizes, size)[-SIZES:]
         overlaps.append(_follow(target, frame.frame_index, (box[0], box[1], box[2], box[3])))
@@ -94,6 +102,19 @@ def _follow(target: Target, frame_index: int, box: Box) -> float:
         overlap = box_iou(motion.at(frame_index).box, box)
     target.motion = BoxMotion.begin(frame_index, box) if motion is None else motion.see(frame_index, box)
     return overlap
+
+
+def _rivals(found: Candidates, seen: list[Target], inside: Tensor) -> list[bool]:
+    """Tell for each seen target whether a query that looks like it covers something beside all of them.
+
+    Args:
+        found: the queries.
+        seen: the targets.
+        inside: bool (N, h, w), their masks.
+    """
+    alike = found.probs[:, [target.class_index for target in seen]] >= RIVAL_SCORE  # (Q, N)
+    beside = ((found.mask_logits > 0) & ~inside.any(0)).flatten(1).float().sum(1)
+    return ((beside[:, None] >= DISTRACTOR_SHARE * inside.flatten(1).float().sum(1)) & alike).any(0).tolist()
 
 
 def _distractors(found: Candidates, seen: list[Target], covered: Tensor) -> list[float]:

@@ -16,7 +16,7 @@ from x2sam_ros.engine.memory_policy import MemoryRecord
 from x2sam_ros.engine.motion import BoxMotion
 from x2sam_ros.engine.region import Region
 from x2sam_ros.engine.reply import Reply
-from x2sam_ros.engine.track import Target
+from x2sam_ros.engine.track import Member, Target
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.memory import MemoryEntry
 from x2sam_ros.rle import decode_rle, encode_rle
@@ -34,7 +34,7 @@ from x2sam_ros.types import (
 )
 
 _PROMPTS = (TextPrompt, CaptionPrompt, ClassListPrompt, PointPrompt, BoxPrompt, MaskPrompt, RegionsPrompt)
-_VALUES = (Region, Reply, PromptCondition, MemoryEntry, MemoryRecord, Target, BoxMotion)
+_VALUES = (Region, Reply, PromptCondition, MemoryEntry, MemoryRecord, Member, Target, BoxMotion)
 _ENUMS = (Task, TargetState, GroundingStatus)
 _CLASSES: dict[str, Any] = {kind.__name__: kind for kind in (*_PROMPTS, *_VALUES, *_ENUMS)}
 

@@ -15,7 +15,7 @@ import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,18 @@ from x2sam_ros.engine.mask_memory import MaskMemory
 from x2sam_ros.engine.masks import MASK_STRIDE
 from x2sam_ros.engine.memory_policy import PolicyGuard
 from x2sam_ros.engine.packing import Damage, Packer, Unpacker, checksum, raw_bytes
+from x2sam_ros.engine.preprocess import at_side
 from x2sam_ros.engine.track import Group, Target
 from x2sam_ros.errors import PluginError, SavedSessionError
-from x2sam_ros.model.config import SegmentorConfig, to_dict
+from x2sam_ros.model.config import SegmentorConfig
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
 
-FORMAT, VERSION = "x2sam_ros saved session", "1"
-"""The version is raised whenever a file of before would be read wrongly."""
+FORMAT, VERSION = "x2sam_ros saved session", "2"
+"""The version is raised whenever a release of before would read a file wrongly."""
+
+_READ = ("1", VERSION)
+"""Versions that can be read; the first knows no merged conversations."""
 
 LAST_FRAME = -1
 """Index of the newest frame once it is loaded: the first of a process is 0."""
@@ -143,7 +147,7 @@ def load_state(path: str | Path, model: X2SAM, config: EngineConfig, policy: Pol
             _check_origin(source, content, model, policy)
             _check_room(source, content, config)
             unpacker = Unpacker(file.get_tensor, content["checksums"], model.device)
-            return _Loader(unpacker, content, model.config.segmentor, policy).state()
+            return _Loader(unpacker, content, at_side(model.config.segmentor, config.input_side), policy).state()
     except OSError as error:
         raise SavedSessionError(f"cannot read the saved session {source}: {error}; check the path") from error
     except (SafetensorError, LookupError, TypeError, ValueError) as error:  # the last where another program wrote it
@@ -192,7 +196,7 @@ def _origin(model: X2SAM, policy: PolicyGuard) -> dict[str, Any]:
     """Return what a saved session is tied to."""
     return {
         "writer": __version__,
-        "network": dict(_flat(to_dict(model.config)["segmentor"])),
+        "network": dict(_flat(asdict(at_side(model.config.segmentor, policy.config.input_side)))),
         "checkpoint": identity(model),
         "dtype": str(model.bg_embeds.weight.dtype).removeprefix("torch."),
         "memory_policy": {"name": policy.name, "capacity": policy.capacity},
@@ -223,7 +227,7 @@ def _pack_group(packer: Packer, group: Group, path: str) -> dict[str, Any]:
 def _read_content(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if metadata.get("format") != FORMAT:
         raise SavedSessionError(f"{path} is no saved session; give a file that Session.save wrote")
-    if metadata.get("version") != VERSION:
+    if metadata.get("version") not in _READ:
         raise SavedSessionError(
             f"{path} has version {metadata.get('version')!r:.20} of the format, expected '{VERSION}'; "
             "use the release of x2sam_ros that wrote it, or remove it and give the prompts again"
@@ -298,7 +302,7 @@ class _Loader:
         saved = self._content["groups"]
         groups = [self._group(data) for data in saved]
         # their prompts are to be given again
-        lost = {data["fields"]["prompt"]["prompt_id"] for data, group in zip(saved, groups) if group is None}
+        lost = {name for data, group in zip(saved, groups) if group is None for name in _prompt_ids(data["fields"])}
         for sentence in self._left_out:
             _log.warning("%s", sentence)
         return SessionState(
@@ -346,7 +350,9 @@ class _Loader:
         return MaskMemory.of(self._policy, records, entries)
 
     def _check_condition(self, group: Group) -> None:
-        """Raise Damage where a condition does not fit the network, or the group's labels."""
+        """Raise Damage where a condition does not fit the network, or the group's labels, or these its prompts."""
+        if len(group.members) not in (0, len(group.labels)):
+            raise Damage(f"it has {len(group.members)} prompts for {len(group.labels)} labels")
         rows, tokens, width = len(group.labels) + 1, group.condition.token_mask.shape[-1], self._width
         expected = [(1, rows, width), (1, rows), (1, tokens, width), (1, tokens), (1, 1, width)]
         found = [tuple(getattr(group.condition, item.name).shape) for item in fields(group.condition)]
@@ -363,3 +369,10 @@ class _Loader:
         if not 0 <= target.class_index < len(group.labels) or not math.isfinite(target.score):
             raise Damage(f"it has score {target.score} for label {target.class_index} of {len(group.labels)}")
         return target
+
+
+def _prompt_ids(fields_of_group: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the ids of the prompts that a packed group follows."""
+    yield fields_of_group["prompt"]["prompt_id"]
+    for member in fields_of_group.get("members", ()):
+        yield member["prompt"]["prompt_id"]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from x2sam_ros.engine.select import Candidates, Choice, instances
+from x2sam_ros.engine.task_head import Track
 
 VOID = -1
 """Class index of a pixel that belongs to no class."""
@@ -105,13 +106,16 @@ def union(found: Candidates, class_index: int, score_threshold: float) -> Choice
     return Choice(int(score.argmax()), class_index, float(score[keep].mean()), found.mask_logits[keep].amax(0))
 
 
-def panoptic(found: Candidates, stuff: Collection[int], score_threshold: float) -> list[Choice]:
+def panoptic(
+    found: Candidates, stuff: Collection[int], score_threshold: float, tracks: Sequence[Track] = ()
+) -> list[Choice]:
     """Divide the picture into segments that do not overlap; stuff is one segment for each class.
 
     Args:
         found: the queries.
         stuff: labels that are stuff.
         score_threshold: class probability below which a query is no segment.
+        tracks: targets so far, which may be continued by less; see `instances`.
 
     Returns:
         Choices, the surest first. No two are positive at one pixel, nor after they have been resized bilinearly: where
@@ -119,7 +123,7 @@ def panoptic(found: Candidates, stuff: Collection[int], score_threshold: float) 
         Mask2Former's panoptic inference, but segments are dropped one at a time, the one that loses most first, and
         what it leaves goes to the others: two that overlap do not drop each other.
     """
-    pieces = fused(instances(found, score_threshold), stuff)
+    pieces = fused(instances(found, score_threshold, tracks, tuple(stuff)), stuff)
     if not pieces:
         return []
     logits = torch.stack([piece.logits for piece in pieces])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from x2sam_ros.engine.resample import resize_levels, resize_nearest
-from x2sam_ros.errors import FrameError
-from x2sam_ros.model.config import SegmentorConfig
+from x2sam_ros.errors import ConfigError, FrameError
+from x2sam_ros.model.config import COARSEST_STRIDE, SegmentorConfig
 from x2sam_ros.model.language_config import LanguageConfig, VisionConfig
 from x2sam_ros.types import BoolArray, Uint8Array
 
@@ -80,6 +81,22 @@ def resize_region(
         y, x = (int(index.median()) for index in masks[row].nonzero(as_tuple=True))
         smalls[row, y * height // rows, x * width // columns] = True
     return scaled
+
+
+def at_side(config: SegmentorConfig, side: int) -> SegmentorConfig:
+    """Return a network's settings with another side of the square that frames are scaled to, pixels; 0 for its own.
+
+    Raises:
+        ConfigError: the side is no multiple of what the network can halve, or larger than its own.
+    """
+    if not side or side == config.image_size:
+        return config
+    if side % COARSEST_STRIDE or side > config.image_size:
+        raise ConfigError(
+            f"input_side is {side}, expected a multiple of {COARSEST_STRIDE} up to the model's own, "
+            f"{config.image_size}, or 0 for that"
+        )
+    return replace(config, image_size=side)
 
 
 def scaled_size(height: int, width: int, side: int, resize: str) -> tuple[int, int]:

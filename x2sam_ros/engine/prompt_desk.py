@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.fleet import Turns
 from x2sam_ros.engine.frame_buffer import FrameBuffer, Kept
 from x2sam_ros.engine.grounding import Grounder
+from x2sam_ros.engine.joining import Join, mask_on
 from x2sam_ros.engine.language_lane import Job, LanguageLane, Opened, Opener, Pictures
+from x2sam_ros.engine.merging import Merger
 from x2sam_ros.engine.prompt_queue import PromptQueue, Waiting
+from x2sam_ros.engine.regrounding import Regrounder
 from x2sam_ros.engine.reply import Reply, grounding_of, report_of
 from x2sam_ros.engine.roster import Roster
-from x2sam_ros.engine.track import Group
+from x2sam_ros.engine.track import Group, Target
 from x2sam_ros.engine.tracker import Seen, Tracker
 from x2sam_ros.errors import ConfigError, FrameError, PluginError, PromptError
 from x2sam_ros.model.x2sam import X2SAM
@@ -28,6 +32,9 @@ from x2sam_ros.types import (
     Uint8Array,
 )
 
+_LISTS = (ClassListPrompt, CaptionPrompt, RegionsPrompt)
+"""Prompts whose targets are found anew on another stream."""
+
 
 class PromptDesk:
     """Takes prompts from ``submit`` to groups in the roster, inline or beside the frames. Of the session's thread.
@@ -38,17 +45,28 @@ class PromptDesk:
         grounder: runs the language pass.
         buffer: the stream's newest frames.
         roster: who is followed.
+        turns: whose language lane works.
     """
 
     def __init__(
-        self, model: X2SAM, config: EngineConfig, grounder: Grounder, buffer: FrameBuffer, roster: Roster
+        self,
+        model: X2SAM,
+        config: EngineConfig,
+        grounder: Grounder,
+        buffer: FrameBuffer,
+        roster: Roster,
+        turns: Turns,
     ) -> None:
         self._model, self._config, self._buffer, self._roster = model, config, buffer, roster
         self._opener = Opener(model, config, grounder, buffer)
         self._asked: list[Job] = []  # in the lane; with those that wait, at most config.max_pending_prompts
         self._answers: list[Grounding] = []  # for the next result; at most one for each job
-        self.lane = LanguageLane(self._opener.run, model.device, config)
+        self._merger = Merger(config, roster)
+        self._joining: list[Join] = []  # on the frame that is being segmented; jobs of all are among those asked
+        self._pictures: Pictures | None = None  # of that frame
+        self.lane = LanguageLane(self._opener.run, model.device, config, turns)
         self.queue = PromptQueue(config)
+        self.regrounder = Regrounder(model, config, roster, self._opener, self.lane)
 
     @property
     def waiting_ids(self) -> set[str]:
@@ -61,17 +79,20 @@ class PromptDesk:
 
     def close(self) -> None:
         """Forget what is being carried out, and end the lane."""
+        self.regrounder.clear()
         self._cancel(self._asked)
         self.lane.close()
 
     def reset(self) -> None:
         """Forget every prompt."""
+        self.regrounder.clear()
         self._cancel(self._asked)
         self.queue.clear()
         self._answers.clear()
 
     def drop_target(self, target_id: int) -> None:
         """Reject what is being carried out for a target that was removed."""
+        self.regrounder.cancel(target_id)
         jobs = [job for job in self._asked if job.target is not None and job.target.target_id == target_id]
         self._cancel(jobs)
         message = f"target {target_id} was removed before this was carried out"
@@ -87,16 +108,17 @@ class PromptDesk:
 
     def begin_anew(self) -> None:
         """Let memories of a stream that has ended go, and ask every prompt again; see ``Session.step``."""
+        self.regrounder.clear()
         again = [Waiting(job.prompt, job.clip) for job in self._asked]
         self._cancel(self._asked)
         for group in [group for group in self._roster.groups if len(group.memory)]:
-            prompt = group.prompt
-            if group.clicks is not None:  # those that still held when the last of them was given
-                prompt = replace(group.clicks, prompt_id=prompt.prompt_id, stamp_ns=prompt.stamp_ns)
-            only = len(group.targets) == 1 and not isinstance(prompt, (ClassListPrompt, CaptionPrompt, RegionsPrompt))
-            again.append(Waiting(replace(prompt, target_id=next(iter(group.targets)) if only else None)))
+            only = len(group.targets) == 1 and not isinstance(group.prompt, _LISTS)
+            if only or group.members:
+                again += [Waiting(replace(_given(group, t), target_id=t.target_id)) for t in group.targets.values()]
+            else:
+                again.append(Waiting(replace(group.prompt, target_id=None)))
             group.rest(self._config)
-            if not only:
+            if not only and not group.members:
                 group.targets.clear()
         self._roster.groups = [group for group in self._roster.groups if group.targets]
         for waiting in again:
@@ -105,7 +127,11 @@ class PromptDesk:
 
     def take_over(self) -> None:
         """Let the roster follow what the lane has finished."""
-        self._answers += self._settle_all(self.lane.take())
+        for job in [job for join in self._joining for job in join.jobs if job in self._asked]:  # its frame failed
+            self._cancel([job])
+            self.queue.put_back(Waiting(job.prompt, job.clip))
+        self._joining = []
+        self._answers += self._settle_all(self.regrounder.take(self.lane.take()))
 
     def take_answers(self) -> list[Grounding]:
         """Return what became of prompts since the last call, that of ``carry_out`` aside."""
@@ -128,19 +154,26 @@ class PromptDesk:
         """
         inline = self._config.language_lane == "inline"
         due, refused = self.queue.due(kept, self._buffer)
+        if due:
+            self.regrounder.cancel()
         answered = [self._refuse(waiting, kept.frame, reason) for waiting, reason in refused]
         pictures = Pictures(self._model, seen, [waiting.clip for waiting, at in due if at is kept])
         if inline and any(at is kept and waiting.clip is None for waiting, at in due):
             self._look(pictures, due)
         self._roster.opening, self._roster.understood = self._roster.understood, []
-        batches: dict[int, list[Job]] = {}
+        batches: dict[int, list[Job | Join]] = {}
+        joins: list[Join] = []
         for waiting, at in due:
             if self._is_being_refined(waiting.prompt.target_id):
-                self.queue.put_back(waiting)
+                self.queue.put_back(replace(waiting, at=at))
                 continue
             try:
                 job = self._job(waiting, at, tracker)
-                if inline and at is kept:
+                merges = self._merger.takes(job)
+                if merges and not self._merger.place(job, joins, self._asked):
+                    self.queue.put_back(replace(waiting, at=at))
+                    continue
+                if inline and at is kept and not merges:
                     answered += self._open(job, pictures)
                     continue
             except (PromptError, PluginError, ConfigError, FrameError) as error:
@@ -148,13 +181,32 @@ class PromptDesk:
                 continue
             self._asked.append(job)
             self._roster.reserved += job.reserves
-            batches.setdefault(at.number, []).append(job)
+            if not merges:
+                batches.setdefault(at.number, []).append(job)
+        self._pictures = pictures
+        self._joining = [join for join in joins if inline and join.at is kept]
+        for join in joins:
+            if join not in self._joining:
+                batches.setdefault(join.at.number, []).append(self._merger.seal(join, tracker.place(join.at.frame)))
         for jobs in batches.values():
             if inline:
                 answered += self._settle_all(self._opener.run(jobs, kept))
             else:
                 self.lane.put(jobs)
         return answered
+
+    def join(self, kept: Kept, tracker: Tracker) -> list[Grounding]:
+        """Carry out, inline, what joins conversations on the newest frame, to which their targets have been brought."""
+        joins, self._joining = self._joining, []
+        pictures, self._pictures = self._pictures, None
+        if not joins:
+            return []
+        sealed = [self._merger.seal(join, tracker.place(kept.frame)) for join in joins]
+        return self._settle_all(self._opener.run(sealed, kept, pictures))
+
+    def reground(self, kept: Kept, seen: Seen) -> None:
+        """Ask for a target again whose words are due, while no prompt is being carried out."""
+        self.regrounder.consider(kept, seen, busy=bool(self._asked) or self.lane.is_busy)
 
     def _look(self, pictures: Pictures, due: Sequence[tuple[Waiting, Kept]]) -> None:
         """Show the frame to the language model; what is wrong with it is no prompt's fault."""
@@ -182,10 +234,8 @@ class PromptDesk:
         target = replace(group.targets[prompt.target_id])
         if waiting.again:
             return Job(prompt, at, waiting.clip, target=target)
-        place = tracker.place(at.frame)
-        then = replace(target, last_mask=at.masks.get(target.target_id, target.last_mask))
-        current = place.enlarge(then.track(place.cells).mask[None].float() - 0.5)[0] > 0
-        return Job(prompt, at, waiting.clip, group.clicks, current.cpu().numpy(), target)
+        current = mask_on(target, at, tracker.place(at.frame), self._config)
+        return Job(prompt, at, waiting.clip, group.clicks_of(target), current, target)
 
     def _open(self, job: Job, pictures: Pictures) -> list[Grounding]:
         """Make the group of a prompt on the newest frame, or return its answer in words."""
@@ -200,21 +250,38 @@ class PromptDesk:
     def _settle_all(self, opened: Sequence[Opened]) -> list[Grounding]:
         groundings = []
         for item in opened:
-            if item.job not in self._asked:
-                continue  # it was cancelled meanwhile
-            self._asked.remove(item.job)
-            self._roster.reserved -= item.job.reserves
-            try:
-                groundings.append(self._settle(item))
-            except PromptError as error:  # a refined target is gone
-                prompt, frame = item.job.prompt, item.job.at.frame
-                groundings.append(grounding_of(prompt, frame, GroundingStatus.REJECTED, str(error)))
-        self._roster.drop_empty()
+            before = list(self._roster.groups)
+            groundings += self._settle_one(item)
+            self._roster.drop_empty()
+            new = [group for group in self._roster.groups if all(group is not other for other in before)]
+            given_up = self._roster.make_room(new) if new else []
+            groundings += [report for one in given_up for report in one.reports(item.job.at.frame)]
         return groundings
 
-    def _settle(self, item: Opened) -> Grounding:
+    def _settle_one(self, item: Opened) -> list[Grounding]:
+        if isinstance(item.job, Join):
+            return self._settle_join(item, [job for job in item.job.jobs if job in self._asked])
+        if item.job not in self._asked:
+            return []  # it was cancelled meanwhile
+        self._asked.remove(item.job)
+        self._roster.reserved -= item.job.reserves
+        try:
+            return [self._settle(item.job, item)]
+        except PromptError as error:  # a refined target is gone
+            return [grounding_of(item.job.prompt, item.job.at.frame, GroundingStatus.REJECTED, str(error))]
+
+    def _settle_join(self, item: Opened, live: list[Job]) -> list[Grounding]:
+        """Follow what was asked together, in the place of the conversation that it continues."""
+        for job in live:
+            self._asked.remove(job)
+            self._roster.reserved -= job.reserves
+            if isinstance(item.answer, str):
+                self._give_up_resting(job.prompt.target_id)
+        return self._merger.settle(item, live) if live else []
+
+    def _settle(self, job: Job, item: Opened) -> Grounding:
         """Follow a group that has caught up, under ids of the session; report it, or why it is rejected."""
-        job, answer = item.job, item.answer
+        answer = item.answer
         if isinstance(answer, str):
             self._give_up_resting(job.prompt.target_id)
             return grounding_of(job.prompt, job.at.frame, GroundingStatus.REJECTED, answer)
@@ -226,10 +293,16 @@ class PromptDesk:
 
     def _make_room(self, job: Job, group: Group) -> Grounding | None:
         """Take a refined target out of its old group; return why a new group has no place."""
-        if job.target is not None:
-            self._roster.remove(job.target.target_id)
-        elif not job.reserves and (full := self._roster.full()):
-            return grounding_of(job.prompt, job.at.frame, group.reply.status, full, reply=group.reply)
+        leaving = None if job.target is None else job.target.target_id
+        if leaving is not None:
+            self._roster.group_of(leaving)
+        if full := self._roster.full(group, leaving):
+            words = leaving is None and not job.reserves  # an answer stands without its targets
+            status = group.reply.status if words else GroundingStatus.REJECTED
+            self._give_up_resting(leaving)
+            return grounding_of(job.prompt, job.at.frame, status, full, reply=group.reply)
+        if leaving is not None:
+            self._roster.remove(leaving)
         return None
 
     def _refuse(self, waiting: Waiting, frame: Frame, reason: str) -> Grounding:
@@ -257,6 +330,12 @@ class PromptDesk:
 
     def _cancel(self, jobs: Sequence[Job]) -> None:
         for job in list(jobs):
-            job.cancelled.set()
+            job.cancel()
             self._asked.remove(job)
             self._roster.reserved -= job.reserves
+
+
+def _given(group: Group, target: Target) -> Prompt:
+    """Return the prompt of a target; of clicks, those that still held when the last of them was given."""
+    prompt, clicks = group.prompt_of(target), group.clicks_of(target)
+    return prompt if clicks is None else replace(clicks, prompt_id=prompt.prompt_id, stamp_ns=prompt.stamp_ns)

@@ -25,16 +25,19 @@ class Waiting:
         prompt: what is asked.
         clip: what the language model is to be shown in place of the frame.
         again: whether it was asked on an earlier stream of the session; it waits however long its frame takes.
+        at: its frame, where that was found and something else had to be done first.
     """
 
     prompt: Prompt
     clip: Uint8Array | None = None
     again: bool = False
+    at: Kept | None = None
 
     def asked_anew(self) -> Waiting:
         """Return it for another stream: words are asked at once, regions on the frame of their stamp."""
         words = isinstance(self.prompt, (TextPrompt, ClassListPrompt, CaptionPrompt))
-        return replace(self, prompt=replace(self.prompt, stamp_ns=None) if words else self.prompt, again=True)
+        prompt = replace(self.prompt, stamp_ns=None) if words else self.prompt
+        return replace(self, prompt=prompt, again=True, at=None)
 
 
 class PromptQueue:
@@ -120,6 +123,9 @@ class PromptQueue:
         refused: list[tuple[Waiting, str]] = []
         waiting, self._waiting = self._waiting, deque()
         for item in waiting:
+            if item.at is not None:
+                due.append((item, item.at))
+                continue
             stamp = item.prompt.stamp_ns
             ahead_ms = 0.0 if stamp is None else (stamp - newest.frame.stamp_ns) / _NS_PER_MS
             kept = newest if stamp is None else self._find(stamp, buffer)

@@ -96,6 +96,12 @@ class Choice:
         """Where the target is, bool (h, w)."""
         return self.logits > 0
 
+    @property
+    def mask_score(self) -> float:
+        """Mean probability inside the mask, 0.5 to 1, or 0 without a pixel. Source: Mask2Former's mask score."""
+        inside = self.mask
+        return float((self.logits.sigmoid() * inside).sum() / inside.sum().clamp_min(1))
+
 
 def best_query(found: Candidates, previous: Tensor | None = None, class_index: int = 0) -> Choice:
     """Choose the one query that answers a label best.
@@ -129,8 +135,30 @@ def one_per_label(found: Candidates, tracks: Sequence[Track], follow: bool = Tru
     return choices
 
 
-def instances(found: Candidates, threshold: float) -> list[Choice]:
-    """Choose every confident query of every class, the surest first, one for each object."""
+def instances(
+    found: Candidates, threshold: float, tracks: Sequence[Track] = (), stuff: Sequence[int] = ()
+) -> list[Choice]:
+    """Choose every confident query of every class, the surest first, one for each object.
+
+    Args:
+        found: the queries.
+        threshold: least class probability.
+        tracks: targets so far; where nothing so sure continues one of them, a query that reaches its own threshold may.
+        stuff: labels that have one target each, wherever it is.
+    """
+    least = min(threshold, *(track.threshold for track in tracks), 1.0)
+    chosen = _distinct(found, least)
+    sure, weak = ([c for c in chosen if (c.score >= threshold) is is_sure] for is_sure in (True, False))
+    if not weak:
+        return sure
+    taken = {choice.track for choice in continue_tracks(sure, tracks, stuff)}
+    left = [track for index, track in enumerate(tracks) if index not in taken]
+    kept = [c for c in continue_tracks(weak, left, stuff) if c.track is not None and c.score >= left[c.track].threshold]
+    return [*sure, *(replace(choice, track=None) for choice in kept)]
+
+
+def _distinct(found: Candidates, threshold: float) -> list[Choice]:
+    """Choose every query above a threshold that no surer one of its class covers, the surest first."""
     if not found.probs.shape[1]:
         return []
     score, class_index = found.probs.max(1)

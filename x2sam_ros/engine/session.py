@@ -6,7 +6,9 @@ One session serves one camera stream and belongs to one thread; several may shar
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +16,8 @@ import numpy as np
 import torch
 
 from x2sam_ros.config import EngineConfig, NodeConfig
+from x2sam_ros.engine.caps import Footprint
+from x2sam_ros.engine.fleet import Fleet
 from x2sam_ros.engine.frame_buffer import MIB, FrameBuffer, Kept
 from x2sam_ros.engine.grounding import Grounder
 from x2sam_ros.engine.memory_policy import open_policy
@@ -21,10 +25,11 @@ from x2sam_ros.engine.persistence import LAST_FRAME, SessionState, Snapshot, loa
 from x2sam_ros.engine.prompt_desk import PromptDesk
 from x2sam_ros.engine.reply import grounding_of, report_of
 from x2sam_ros.engine.roster import Roster
+from x2sam_ros.engine.search import Search
 from x2sam_ros.engine.timeline import Arrival, Timeline
 from x2sam_ros.engine.track import Group
 from x2sam_ros.engine.tracker import Seen, Stopwatch, Tracker, arithmetic
-from x2sam_ros.errors import FrameError, PromptError
+from x2sam_ros.errors import FrameError, PromptError, SavedSessionError
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt, Uint8Array
 
@@ -43,6 +48,7 @@ class Session:
         config: thresholds and caps.
         memory_policy: name of the memory policy plugin.
         in_order: every frame is the next one, whatever its stamp says; for frames that the caller put in order.
+        fleet: for sessions of several cameras: what they share. They belong to one thread, as each alone does.
 
     Raises:
         PluginError: there is no policy of that name, or it cannot be built.
@@ -54,6 +60,7 @@ class Session:
         config: EngineConfig | None = None,
         memory_policy: str = NodeConfig.memory_policy,
         in_order: bool = False,
+        fleet: Fleet | None = None,
     ) -> None:
         self._model = model
         self._config = EngineConfig() if config is None else config
@@ -62,8 +69,10 @@ class Session:
         self._timeline = Timeline(self._config, in_order)
         self._buffer = FrameBuffer(self._config.buffer_frames, self._config.buffer_mb * MIB)
         grounder = Grounder(model, self._policy, self._config)
-        self._roster = Roster(self._config)
-        self._desk = PromptDesk(model, self._config, grounder, self._buffer, self._roster)
+        fleet = Fleet() if fleet is None else fleet
+        self._roster = Roster(self._config, fleet.ids, Footprint.of(model.config.segmentor, self._policy))
+        self._search = Search(self._config)
+        self._desk = PromptDesk(model, self._config, grounder, self._buffer, self._roster, fleet.turns)
         self.left_out: tuple[str, ...] = ()
 
     @property
@@ -72,9 +81,19 @@ class Session:
         return self._roster.target_ids
 
     @property
+    def conversations(self) -> tuple[tuple[int, ...], ...]:
+        """Ids of the targets of each conversation; they share a memory and a decoder pass."""
+        return tuple(tuple(sorted(group.targets)) for group in self._roster.groups)
+
+    @property
+    def prompt_ids(self) -> tuple[str, ...]:
+        """Ids that prompts have used and may not use again, oldest first."""
+        return self._desk.queue.used_ids
+
+    @property
     def faults(self) -> tuple[str, ...]:
-        """What plugins did wrong and are no longer used for, each once."""
-        return (self._policy.fault,) if self._policy.fault else ()
+        """What plugins and the compiler did wrong and are no longer used for, each once."""
+        return tuple(fault for fault in (self._policy.fault, self._tracker.fault) if fault)
 
     @property
     def nbytes(self) -> int:
@@ -131,7 +150,7 @@ class Session:
         Raises:
             PromptError: there is no room for its targets.
         """
-        if full := self._roster.full():
+        if full := self._roster.full(group):
             raise PromptError(full)
         self._roster.understood.append(group)
 
@@ -153,11 +172,10 @@ class Session:
         Raises:
             PromptError: there is no such prompt.
         """
-        groups = [group for group in self._roster.groups if group.prompt.prompt_id == prompt_id]
-        if not self._desk.drop_prompt(prompt_id) and not (prompt_id and groups):
+        removed = self._roster.remove_prompt(prompt_id) if prompt_id else None
+        if not self._desk.drop_prompt(prompt_id) and removed is None:
             raise PromptError(f"there is no prompt '{prompt_id}' that waits, looks or has targets")
-        self._roster.groups = [group for group in self._roster.groups if group.prompt.prompt_id != prompt_id]
-        return tuple(sorted(target_id for group in groups for target_id in group.targets))
+        return removed or ()
 
     def snapshot(self) -> Snapshot:
         """Return a copy of all that has a memory, to be written to a file; to be taken between two frames.
@@ -168,7 +186,7 @@ class Session:
         newest = self._timeline.newest
         state = SessionState(
             groups=tuple(group for group in self._roster.groups if len(group.memory)),
-            next_target_id=self._roster.next_target_id,
+            next_target_id=self._roster.ids.next,
             prompt_ids=tuple(prompt_id for prompt_id in self._desk.queue.used_ids if prompt_id not in waiting),
             frame_index=LAST_FRAME if newest is None else newest.frame_index,
         )
@@ -189,6 +207,7 @@ class Session:
         model: X2SAM,
         config: EngineConfig | None = None,
         memory_policy: str = NodeConfig.memory_policy,
+        fleet: Fleet | None = None,
     ) -> Session:
         """Return a session that goes on following what another one saved; its next frame is frame 0.
 
@@ -196,15 +215,27 @@ class Session:
 
         Args:
             path: what ``save`` wrote.
-            model, config, memory_policy: as for a new session. Network, checkpoint and policy must be those of before.
+            model, config, memory_policy, fleet: as for a new session. Network, checkpoint and policy must be those of
+                before.
 
         Raises:
-            SavedSessionError: there is no such file, it is damaged as a whole, or it does not fit these arguments.
+            SavedSessionError: there is no such file, it is damaged as a whole, it does not fit these arguments, or
+                another session of the fleet has a target with an id that is in it.
             PluginError: there is no policy of that name.
         """
-        session = cls(model, config, memory_policy)
+        session = cls(model, config, memory_policy, fleet=fleet)
         state = load_state(path, model, session._config, session._policy)
-        session._roster.groups, session._roster.next_target_id = list(state.groups), state.next_target_id
+        ids = session._roster.ids
+        if both := ids.taken & {target_id for group in state.groups for target_id in group.targets}:
+            raise SavedSessionError(
+                f"{path} has target {min(both)}, as another camera has by now; load every camera's before prompts are "
+                "given, or remove that target"
+            )
+        session._roster.groups, ids.next = list(state.groups), max(ids.next, state.next_target_id)
+        if excess := session._roster.excess():
+            raise SavedSessionError(
+                f"{path} does not fit here: {excess}, or remove the file and give the prompts again"
+            )
         session._desk.queue.use_ids(state.prompt_ids)
         session.left_out = state.left_out
         return session
@@ -213,14 +244,15 @@ class Session:
         """Forget all targets, waiting prompts and used prompt ids, and the time of the stream.
 
         Args:
-            restart_ids: whether target ids start at 1 again, or new targets get new ids.
+            restart_ids: whether target ids start at 1 again, once no session of the fleet has a target, or new targets
+                get new ids.
         """
         self._desk.reset()
         self._timeline.reset()
         self._buffer.clear()
         self._roster.clear()
         if restart_ids:
-            self._roster.next_target_id = 1
+            self._roster.ids.restart()
 
     @torch.inference_mode()
     def step(self, frame: Frame) -> FrameResult:
@@ -243,7 +275,7 @@ class Session:
         """
         arrival = self._timeline.judge(frame)
         self._roster.opening = []
-        watch = self._tracker.watch = Stopwatch()
+        watch = self._tracker.watch = Stopwatch(self._model.device if self._config.exact_timings else None)
         started = time.perf_counter()
         if arrival is Arrival.ANOTHER_STREAM:
             self._buffer.clear()
@@ -295,6 +327,10 @@ class Session:
                 groundings += self._advance(seen, followed)
             if roster.opening:
                 groundings += self._begin(seen, roster.opening)
+            with self._tracker.watch.timed("language"):
+                groundings += self._desk.join(kept, self._tracker)
+                if not repeated:
+                    self._desk.reground(kept, seen)
         return groundings
 
     def _encode(self, frame: Frame) -> Seen:
@@ -318,13 +354,16 @@ class Session:
             # not in the except block: the traceback holds the tensors of the failed step
             for group, (targets, vain_frames) in zip(groups, before):
                 group.targets, group.vain_frames = targets, vain_frames
-            answers.append(self._shed(seen.frame))
+            answers += self._shed(seen.frame)
             groups = [group for group in groups if any(group is other for other in self._roster.groups)]
+        if due := self._search.due(groups):
+            with suppress(torch.OutOfMemoryError):
+                self._tracker.search(seen, due, self._roster.things)
         over = [group for group in looking if group.targets or not group.is_looking(self._config)]
         self._roster.drop_empty()
         return answers + [report_of(group, seen.frame, self._config) for group in over]
 
-    def _shed(self, frame: Frame) -> Grounding:
+    def _shed(self, frame: Frame) -> list[Grounding]:
         """Give up the target that was seen least recently, for want of GPU memory.
 
         Raises:
@@ -332,30 +371,26 @@ class Session:
         """
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
-        targets = self._roster.targets
-        if len(targets) <= 1:
+        count = len(self._roster.targets)
+        if count <= 1:
             raise FrameError("there is no GPU memory left for one target; the frame is dropped, use a smaller model")
-        target = max(targets, key=lambda target: (target.missed_frames, -target.seen_frames))
-        group = self._roster.remove(target.target_id)
-        message = (
-            f"target {target.target_id} was given up, as there is no GPU memory left for {len(targets)} targets; "
-            "lower max_targets, or free the GPU"
-        )
-        given_up = grounding_of(group.prompt, frame, GroundingStatus.REMOVED, message)
-        return replace(given_up, target_ids=(target.target_id,))
+        reason = f"as there is no GPU memory left for {count} targets; lower max_targets, or free the GPU"
+        given_up = self._roster.give_up(reason)
+        return given_up.reports(frame) if given_up is not None else []
 
     def _begin(self, seen: Seen, groups: list[Group]) -> list[Grounding]:
         """Segment the frame for new groups, which see it as their first; keep what found something or still looks."""
         roster = self._roster
         try:
-            self._tracker.begin(seen, groups, roster.admit)
+            self._tracker.begin(seen, groups, partial(roster.admit, prompted=True))
         except torch.OutOfMemoryError:
             roster.opening = []
             message = "there is no GPU memory left to begin it; remove a target or lower max_targets"
             return [grounding_of(group.prompt, seen.frame, GroundingStatus.REJECTED, message) for group in groups]
         roster.groups, roster.opening = [*roster.groups, *groups], []
         roster.drop_empty()
-        return [report_of(group, seen.frame, self._config) for group in groups]
+        given_up = [report for one in roster.make_room(groups) for report in one.reports(seen.frame)]
+        return [report_of(group, seen.frame, self._config) for group in groups] + given_up
 
 
 def _check_clip(clip: Uint8Array) -> None:

@@ -51,6 +51,9 @@ class Track:
         history: its newest masks with their scores, oldest first, at most ``HISTORY``.
         missed: frames since then on which it was not found.
         drift: how far it should have moved since then, right and down, in shares of the image's width and height.
+        threshold: confidence from which it counts as seen, which is less for one that is tracked.
+        extent: the largest share of the image that its newest masks covered; 0 where that is not known.
+        has_rivals: whether something else looked like it while it was seen.
     """
 
     class_index: int
@@ -58,6 +61,9 @@ class Track:
     history: tuple[tuple[Tensor, float], ...] = ()
     missed: int = 0
     drift: tuple[float, float] = (0.0, 0.0)
+    threshold: float = EngineConfig.score_threshold
+    extent: float = 0.0
+    has_rivals: bool = True
 
 
 HISTORY = 4
@@ -110,8 +116,9 @@ class TaskHead(Protocol):
     def read(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
         """Read the targets of one frame, the surest first.
 
-        A choice below ``score_threshold`` or without a pixel says how unsure the head is of a target that is not
-        seen; it makes no new target. With ``official_quirks`` every choice counts.
+        A choice below ``score_threshold``, or below the ``threshold`` of the track it continues, or without a pixel
+        says how unsure the head is of a target that is not seen; it makes no new target. A head that lists what it
+        finds should list weak choices where they continue a track. With ``official_quirks`` every choice counts.
 
         Args:
             found: the prompt's queries, at stride 4 or at any other size, with one column for each label.

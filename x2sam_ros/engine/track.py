@@ -22,15 +22,32 @@ SIZES = 10
 """Newest masks whose sizes are known, to tell what is usual."""
 
 
-def is_seen(choice: Choice, config: EngineConfig) -> bool:
-    """Tell whether a choice is sure enough, and has a pixel; the published evaluation is never unsure."""
-    sure = config.official_quirks or choice.score >= config.score_threshold
-    return sure and bool((choice.logits > 0).any())
+RIVAL_SHARE = 0.3
+"""Rivalry from which a target is not the only one of its look."""
+
+
+def is_seen(choice: Choice, config: EngineConfig, confidence: float, prompted: bool = False) -> bool:
+    """Tell whether a choice is sure enough of its class and its mask; the published evaluation is never unsure.
+
+    Args:
+        choice: what was found.
+        config: ``mask_score_threshold``. With a ``score_threshold`` of 0 whatever has a pixel is seen.
+        confidence: what its class needs.
+        prompted: whether it was asked for on this frame, where a faint mask will do.
+    """
+    solid = choice.mask_score
+    if config.official_quirks or not config.score_threshold:
+        return solid > 0
+    return choice.score >= confidence and solid > 0 and (prompted or solid >= config.mask_score_threshold)
 
 
 @dataclass
 class Target:
     """One followed object.
+
+    It is tentative until it has been seen on ``confirm_frames``, then tracked. While it is tracked ``keep_threshold``
+    is enough to be seen; to begin, or to be found again, takes ``score_threshold``. Not seen it is occluded, and lost
+    after ``lost_frames``. A lost one that is found is tentative until it is confirmed anew, and lost again if not.
 
     Args:
         target_id: stable for the target's life.
@@ -39,8 +56,12 @@ class Target:
         logits: float (h, w) on the newest frame, or None while it is not seen.
         last_mask: bool (h, w), where it was last seen.
         history: its newest masks of which the head was sure, with their scores, at most ``HISTORY``.
+        seen_frames: frames on which it was seen since it began, or since it was found again after it was lost.
+        missed_frames: frames since it was last seen for certain: a lost one that is found keeps its number until it
+            is confirmed.
         motion: the path of its box; None until it has been seen.
         sizes: shares of the image its newest masks covered, at most ``SIZES``.
+        rivalry: how often something else looked like it while it was seen, 0 to 1, newer frames weighing more.
     """
 
     target_id: int
@@ -55,6 +76,7 @@ class Target:
     missed_frames: int = 0
     motion: BoxMotion | None = None
     sizes: tuple[float, ...] = ()
+    rivalry: float = 0.0
 
     @property
     def nbytes(self) -> int:
@@ -62,16 +84,29 @@ class Target:
         masks = (self.logits, self.last_mask, *(mask for mask, _ in self.history))
         return sum({id(x): x.numel() * x.element_size() for x in masks if x is not None}.values())
 
-    def see(self, choice: Choice, config: EngineConfig) -> None:
-        """Take over what was found on this frame; too unsure or empty counts as a miss."""
-        if not is_seen(choice, config):
+    def threshold(self, config: EngineConfig) -> float:
+        """Return the confidence from which it counts as seen."""
+        return config.confidence_kept if self.state is TargetState.TRACKED else config.score_threshold
+
+    def see(self, choice: Choice, config: EngineConfig, prompted: bool = False) -> None:
+        """Take over what was found on this frame; too unsure or empty counts as a miss.
+
+        Args:
+            choice: what was found.
+            config: thresholds.
+            prompted: whether it begins here, so that what it was before does not count.
+        """
+        confidence = config.score_threshold if prompted else self.threshold(config)
+        if not is_seen(choice, config, confidence, prompted):
             self.miss(config, choice.score)
             return
         self.logits, self.last_mask, self.score = choice.logits.clone(), choice.logits > 0, choice.score
         if choice.score > config.score_threshold:
             self.history = (*self.history, (self.last_mask, self.score))[-HISTORY:]
-        self.seen_frames, self.missed_frames = self.seen_frames + 1, 0
+        self.seen_frames = 1 if self.state is TargetState.LOST else self.seen_frames + 1
         confirmed = self.seen_frames >= config.confirm_frames
+        if confirmed or self.missed_frames < config.lost_frames:
+            self.missed_frames = 0
         self.state = TargetState.TRACKED if confirmed else TargetState.TENTATIVE
 
     def miss(self, config: EngineConfig, score: float = 0.0) -> None:
@@ -80,17 +115,29 @@ class Target:
         self.missed_frames += 1
         self.state = TargetState.LOST if self.missed_frames >= config.lost_frames else TargetState.OCCLUDED
 
-    def track(self, size: tuple[int, int]) -> Track:
+    def track(self, size: tuple[int, int], config: EngineConfig) -> Track:
         """Return what a head may know of it, masks at ``size``, which changes with the image's."""
         assert self.last_mask is not None  # a target begins by being seen
-        history = tuple((_resized(mask, size), score) for mask, score in self.history)
-        return Track(self.class_index, _resized(self.last_mask, size), history, self.missed_frames, self._drift())
+        return Track(
+            class_index=self.class_index,
+            mask=_resized(self.last_mask, size),
+            history=tuple((_resized(mask, size), score) for mask, score in self.history),
+            missed=self._unseen_frames,
+            drift=self._drift(),
+            threshold=self.threshold(config),
+            extent=max(self.sizes, default=0.0),
+            has_rivals=self.rivalry >= RIVAL_SHARE,
+        )
+
+    @property
+    def _unseen_frames(self) -> int:
+        return self.missed_frames if self.logits is None else 0
 
     def _drift(self) -> tuple[float, float]:
         """Return how far it should be on the next frame from where it was last seen, in shares of the image."""
         if self.motion is None:
             return 0.0, 0.0
-        steps = min(self.missed_frames + 1, MAX_STEPS)
+        steps = min(self._unseen_frames + 1, MAX_STEPS)
         return self.motion.speed[0] * steps, self.motion.speed[1] * steps
 
 
@@ -99,6 +146,23 @@ def _resized(mask: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(mask.shape) == size:
         return mask
     return F.interpolate(mask[None, None].float(), size=size, mode="nearest-exact")[0, 0] > 0
+
+
+@dataclass(frozen=True)
+class Member:
+    """One of the prompts of a merged conversation, which has a label and at most one target.
+
+    Args:
+        prompt: what was asked.
+        clicks: its clicks so far.
+        tokens: its region as the language model read it, float (1, K, D); None for words.
+        begins: whether it was asked on the conversation's first frame; the others were continued there.
+    """
+
+    prompt: Prompt
+    clicks: PointPrompt | None = None
+    tokens: Tensor | None = None
+    begins: bool = True
 
 
 @dataclass
@@ -113,6 +177,8 @@ class Group:
         clicks: clicks given so far, so that later ones refine them.
         reply: what the language model said.
         vain_frames: frames on which nothing was found, until something is.
+        members: the prompts of a merged conversation, one for each label; () where ``prompt`` is the only one. The
+            label of a member without a target is not looked for.
     """
 
     prompt: Prompt
@@ -126,22 +192,47 @@ class Group:
     reply: Reply = field(default_factory=Reply)
     targets: dict[int, Target] = field(default_factory=dict)
     vain_frames: int = 0
+    members: tuple[Member, ...] = ()
 
     @property
     def nbytes(self) -> int:
         """Bytes of the condition, the memory, the regions and the targets' masks."""
         regions = sum(region.mask.nbytes for region in self.regions)
+        tokens = sum(x.numel() * x.element_size() for x in self._tokens)
         targets = sum(target.nbytes for target in self.targets.values())
-        return self.condition.nbytes + self.memory.nbytes + regions + targets
+        kept = 0 if self.memory.finest is None else self.memory.finest.nbytes
+        return self.condition.nbytes + self.memory.nbytes + kept + regions + tokens + targets
 
     @property
     def tensors(self) -> Iterator[Tensor]:
         """All tensors of the condition, the memory and the targets."""
         yield from (x for x in vars(self.condition).values() if isinstance(x, Tensor))
         yield from (x for entry in self.memory.entries for x in entry.embeds)
+        if self.memory.finest is not None:
+            yield self.memory.finest.added
+        yield from self._tokens
         for target in self.targets.values():
             masks = (target.logits, target.last_mask, *(mask for mask, _ in target.history))
             yield from (x for x in masks if x is not None)
+
+    @property
+    def _tokens(self) -> Iterator[Tensor]:
+        yield from (member.tokens for member in self.members if member.tokens is not None)
+
+    @property
+    def prompt_ids(self) -> tuple[str, ...]:
+        """Ids of the prompts whose targets it follows; '' for one without."""
+        if not self.members:
+            return (self.prompt.prompt_id,)
+        return tuple(self.prompt_of(target).prompt_id for target in self.targets.values())
+
+    def prompt_of(self, target: Target) -> Prompt:
+        """Return the prompt that one of its targets is the answer to."""
+        return self.members[target.class_index].prompt if self.members else self.prompt
+
+    def clicks_of(self, target: Target) -> PointPrompt | None:
+        """Return the clicks on one of its targets so far."""
+        return self.members[target.class_index].clicks if self.members else self.clicks
 
     def rest(self, config: EngineConfig) -> None:
         """Forget what belongs to a stream that has ended; targets are lost until the prompt is asked again."""
@@ -188,28 +279,42 @@ class Group:
             PluginError: the task head gave an invalid answer.
         """
         known = list(self.targets.values())
+        followed = [target for target in known if not (prompted and self._begins(target.class_index))]
         size = found.mask_logits.shape[-2], found.mask_logits.shape[-1]
         context = ReadContext(
             labels=self.labels,
             stuff=self.stuff,
             regions=self.regions,
             prompted=prompted,
-            tracks=() if prompted else tuple(target.track(size) for target in known),
+            tracks=tuple(target.track(size, config) for target in followed),
             score_threshold=config.score_threshold,
             official_quirks=config.official_quirks,
         )
         choices = checked_read(self.head, found, context)
         if prompted and self.regions and not config.official_quirks:
             # a person pointed at it: it is there, whatever the class head thinks
-            choices = tuple(replace(c, score=max(c.score, config.score_threshold)) for c in choices)
-        continued = {choice.track: choice for choice in reversed(choices) if choice.track is not None}
+            sure = config.score_threshold
+            choices = tuple(replace(c, score=max(c.score, sure)) if self._begins(c.class_index) else c for c in choices)
+        continued = {id(followed[c.track]): c for c in reversed(choices) if c.track is not None}
         new = [choice for choice in choices if choice.track is None]
-        if prompted and known and new:
-            continued[0] = new.pop(0)
-            self.name(known[0], continued[0].class_index)
-        for index, target in enumerate(known):
-            if index in continued:
-                target.see(continued[index], config)
+        if self.members:
+            new = [choice for choice in new if prompted and self._begins(choice.class_index)]
+        if prompted:
+            for target in known:
+                row = next((row for row, choice in enumerate(new) if self._answers(target, choice)), None)
+                if row is not None and id(target) not in continued:
+                    continued[id(target)] = new.pop(row)
+                    self.name(target, continued[id(target)].class_index)
+        for target in known:
+            if id(target) in continued:
+                target.see(continued[id(target)], config, prompted and self._begins(target.class_index))
             else:
                 target.miss(config)
-        return [choice for choice in new if is_seen(choice, config)]
+        return [choice for choice in new if is_seen(choice, config, config.score_threshold, prompted)]
+
+    def _begins(self, class_index: int) -> bool:
+        """Tell whether a label is asked for on the conversation's first frame, rather than continued there."""
+        return not self.members or self.members[class_index].begins
+
+    def _answers(self, target: Target, choice: Choice) -> bool:
+        return not self.members or target.class_index == choice.class_index

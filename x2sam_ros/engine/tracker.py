@@ -9,16 +9,21 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 
 from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.finest import finest_maps
 from x2sam_ros.engine.grounding import pixel_values
 from x2sam_ros.engine.mask_memory import entry_row, merge_memories
 from x2sam_ros.engine.masks import Placement
 from x2sam_ros.engine.memory_policy import MemoryRecord
 from x2sam_ros.engine.observation import observe
+from x2sam_ros.engine.preprocess import at_side
+from x2sam_ros.engine.search import find_again
 from x2sam_ros.engine.select import Candidates
+from x2sam_ros.engine.stepper import Stepper
 from x2sam_ros.engine.track import Group, Target
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.encoder import ImageFeatures
@@ -32,17 +37,28 @@ Admit = Callable[[Group], int | None]
 
 
 class Stopwatch:
-    """Adds up the wall time of stages, in milliseconds; on a GPU launches are timed, not the work."""
+    """Adds up the wall time of stages, in milliseconds.
 
-    def __init__(self) -> None:
+    Args:
+        awaited: the GPU whose work is waited for around each stage; None times the host, which on a GPU only launches.
+    """
+
+    def __init__(self, awaited: torch.device | None = None) -> None:
         self.timings_ms: dict[str, float] = {}
+        self._awaited = awaited
 
     @contextmanager
     def timed(self, stage: str) -> Iterator[None]:
         """Add the block's wall time to a stage."""
+        self._wait()
         started = time.perf_counter()
         yield
+        self._wait()
         self.timings_ms[stage] = self.timings_ms.get(stage, 0.0) + (time.perf_counter() - started) * 1e3
+
+    def _wait(self) -> None:
+        if self._awaited is not None and self._awaited.type == "cuda":
+            torch.cuda.synchronize(self._awaited)
 
 
 class Seen:
@@ -52,11 +68,18 @@ class Seen:
         frame: the picture.
         features: the mask encoder's view of it.
         decode: runs the pixel decoder; told whether for groups that have no memory yet.
+        encode: encodes it at the model's own side, where ``features`` are smaller.
     """
 
-    def __init__(self, frame: Frame, features: ImageFeatures, decode: Callable[[bool], PixelFeatures]) -> None:
+    def __init__(
+        self,
+        frame: Frame,
+        features: ImageFeatures,
+        decode: Callable[[bool], PixelFeatures],
+        encode: Callable[[], ImageFeatures] | None = None,
+    ) -> None:
         self.frame, self.features = frame, features
-        self._decode = decode
+        self._decode, self._encode = decode, encode
         self._pixels: dict[bool, PixelFeatures] = {}
 
     def pixels(self, first: bool) -> PixelFeatures:
@@ -65,6 +88,11 @@ class Seen:
             self._pixels[first] = self._decode(first)
         return self._pixels[first]
 
+    @cached_property
+    def native(self) -> ImageFeatures:
+        """The mask encoder's view at the model's own side, which the language side was trained on."""
+        return self.features if self._encode is None else self._encode()
+
 
 class Tracker:
     """Bring groups from frame to frame. Holds no group itself, so several trackers may share a model.
@@ -72,11 +100,21 @@ class Tracker:
     Args:
         model: the network.
         config: thresholds and caps.
+
+    Raises:
+        ConfigError: the model cannot see frames at ``input_side``.
     """
 
     def __init__(self, model: X2SAM, config: EngineConfig) -> None:
         self._model, self._config = model, config
+        self._square = at_side(model.config.segmentor, config.input_side)
+        self._stepper = Stepper(model.segmentor, config)
         self.watch = Stopwatch()
+
+    @property
+    def fault(self) -> str:
+        """Why the network is not compiled though it was asked for; "" otherwise."""
+        return self._stepper.fault
 
     def encode(self, frame: Frame) -> Seen:
         """Run the mask encoder on a frame.
@@ -84,12 +122,20 @@ class Tracker:
         Raises:
             FrameError: the picture cannot be used.
         """
-        segmentor = self._model.segmentor
+        stepper, side = self._stepper, self._square.image_size
         with self.watch.timed("preprocess"):
-            values = pixel_values(self._model, frame.image)
+            values = pixel_values(self._model, frame.image, side)
         with self.watch.timed("encode"):
-            features = segmentor.encode_image(values)
-        return Seen(frame, features, lambda first: segmentor.decode_pixels(features, first=first))
+            features = stepper.encode(values)
+        return Seen(
+            frame,
+            features,
+            lambda first: stepper.decode_pixels(features, first),
+            None if side == self._model.config.segmentor.image_size else lambda: self._native(frame),
+        )
+
+    def _native(self, frame: Frame) -> ImageFeatures:
+        return self._model.segmentor.encode_image(pixel_values(self._model, frame.image))
 
     def begin(self, seen: Seen, groups: Sequence[Group], admit: Admit) -> None:
         """Segment a frame for new groups, which see it as their first.
@@ -109,20 +155,50 @@ class Tracker:
         """Segment a frame for groups that have a memory; see ``begin``."""
         self._step(seen, groups, admit, prompted=False)
 
+    def search(self, seen: Seen, groups: Sequence[Group], others: Sequence[Target]) -> None:
+        """Look for lost targets of groups that have been brought to a frame, as if their prompts were given on it.
+
+        Where one is found, the frame as it is seen without memory is what the group remembers of it.
+
+        Args:
+            seen: the frame.
+            groups: at least one.
+            others: the session's targets; their places are taken where they are seen.
+
+        Raises:
+            ModelError: the network answered with NaN.
+        """
+        with self.watch.timed("search"):
+            pixels = seen.pixels(first=True)
+            condition = PromptCondition.merge([group.condition for group in groups])
+            output = self._stepper.step(pixels, condition)
+            found = [self._candidates(seen.frame, group, output, row) for row, group in enumerate(groups)]
+            again = [find_again(group, found[row], others, self._config) for row, group in enumerate(groups)]
+            rows = [row for row, targets in enumerate(again) if targets]
+            if not rows:
+                return
+            entry = self._stepper.write(pixels, _rows(output, rows))
+            for position, row in enumerate(rows):
+                only = replace(groups[row], targets={target.target_id: target for target in again[row]})
+                record = observe(only, found[row], seen.frame, prompted=False)
+                groups[row].memory.replace(record, entry_row(entry, position))
+
     def place(self, frame: Frame) -> Placement:
         """Return where a frame lies in the network's square."""
-        return Placement.of(frame.size, self._model.config.segmentor)
+        return Placement.of(frame.size, self._square)
 
     def _step(self, seen: Seen, groups: Sequence[Group], admit: Admit, prompted: bool) -> None:
         with self.watch.timed("pixel_decode"):
             pixels = seen.pixels(first=prompted)
         with self.watch.timed("segment"):
             condition = PromptCondition.merge([group.condition for group in groups])
-            memory = None
+            memory, finest, every = None, None, self._config.finest_refresh
             if not prompted:
                 now = seen.frame.frame_index, seen.frame.stamp_ns
                 memory = merge_memories([group.memory for group in groups], *now)
-            output = self._model.segmentor.step(pixels, condition, memory)
+                if every > 1:
+                    finest = finest_maps(self._stepper, pixels, memory, groups, seen.frame.frame_index, every)
+            output = self._stepper.step(pixels, condition, memory, finest)
         with self.watch.timed("select"):
             found = [self._candidates(seen.frame, group, output, row) for row, group in enumerate(groups)]
             for group, candidates in zip(groups, found):
@@ -144,7 +220,7 @@ class Tracker:
                 break
             target = Target(target_id, "")
             group.name(target, choice.class_index)
-            target.see(choice, self._config)
+            target.see(choice, self._config, prompted)
             group.targets[target_id] = target
         group.vain_frames = 0 if group.targets else group.vain_frames + 1
 
@@ -160,10 +236,15 @@ class Tracker:
         if not due:
             return
         if len(due) < len(groups):
-            output = replace(output, class_logits=output.class_logits[due], mask_logits=output.mask_logits[due])
-        entry = self._model.segmentor.write_memory(pixels, output)
+            output = _rows(output, due)
+        entry = self._stepper.write(pixels, output)
         for position, row in enumerate(due):
             groups[row].memory.store(records[row], entry_row(entry, position))
+
+
+def _rows(output: StepOutput, rows: Sequence[int]) -> StepOutput:
+    """Return what a memory is written from, of some groups."""
+    return replace(output, class_logits=output.class_logits[rows], mask_logits=output.mask_logits[rows])
 
 
 def arithmetic(model: X2SAM, config: EngineConfig) -> torch.autocast:

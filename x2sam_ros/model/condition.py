@@ -38,8 +38,8 @@ class PromptCondition:
         """Bytes held by the five tensors."""
         return sum(t.element_size() * t.numel() for t in (getattr(self, f.name) for f in fields(self)))
 
-    def rows(self, index: Tensor | slice) -> PromptCondition:
-        """Return the prompts chosen by ``index`` (int64 (N,) or a slice); a row may be taken more than once."""
+    def rows(self, index: Tensor | slice | list[int]) -> PromptCondition:
+        """Return the prompts chosen by ``index`` (int64 (N,), a list or a slice); a row may be taken more than once."""
         return PromptCondition(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def to(self, device: torch.device | str) -> PromptCondition:
@@ -47,10 +47,17 @@ class PromptCondition:
         return PromptCondition(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     @classmethod
-    def merge(cls, conditions: Sequence[PromptCondition]) -> PromptCondition:
-        """Join prompts into one batch; the background row stays last, padding goes in front of it."""
-        phrases = max(c.num_phrases for c in conditions)
-        tokens = max(c.token_embeds.shape[1] for c in conditions)
+    def merge(
+        cls, conditions: Sequence[PromptCondition], least_phrases: int = 0, least_tokens: int = 0
+    ) -> PromptCondition:
+        """Join prompts into one batch; the background row stays last, padding goes in front of it.
+
+        Args:
+            conditions: the prompts.
+            least_phrases, least_tokens: how many of each the batch has room for at least.
+        """
+        phrases = max(least_phrases, *(c.num_phrases for c in conditions))
+        tokens = max(least_tokens, *(c.token_embeds.shape[1] for c in conditions))
 
         def phrase_rows(x: Tensor) -> Tensor:
             return torch.cat([_pad_rows(x[:, :-1], phrases), x[:, -1:]], dim=1)

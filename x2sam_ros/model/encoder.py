@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import ResNetBackbone, Sam2HieraDetConfig, Sam2VisionConfig
@@ -103,6 +104,8 @@ class ResNetEncoder(MaskEncoder):
     stays near chance (33 %); see docs/log.md.
     """
 
+    channels_last = True  # how its weights are best stored
+
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.stage_channels, self.pyramid_channels = config.stage_channels, config.pyramid_channels
@@ -118,7 +121,7 @@ class ResNetEncoder(MaskEncoder):
 
     def forward(self, pixel_values: Tensor) -> ImageFeatures:
         """Encode ``pixel_values``, float (B, 3, S, S), normalised."""
-        stages = self.backbone(pixel_values).feature_maps
+        stages = self.backbone(pixel_values.contiguous(memory_format=torch.channels_last)).feature_maps
         levels = [self.laterals[-1](stages[-1])]
         for lateral, stage in zip(self.laterals[-2::-1], stages[-2::-1]):
             levels.append(lateral(stage) + F.interpolate(levels[-1], scale_factor=2.0, mode="nearest"))

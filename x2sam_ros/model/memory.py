@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from x2sam_ros.model.config import MemoryConfig
 from x2sam_ros.model.layers import ChannelNorm, rotary_table, rotate, sine_position, split_heads, temporal_code
+from x2sam_ros.model.windowed import EXACT, Shortcuts, Windows, key_bias, pooled_keys
 
 MIN_CLASS_PROB = 1e-6
 
@@ -38,11 +39,13 @@ class MemoryBatch:
         embeds: for each scale (N, S, C, h, w).
         gaps: (N, S), frames between the stored one and the present one, >= 1.
         valid: bool (N, S); every target needs at least one valid slot.
+        padded: whether a slot may be invalid; known on the host, so that the device need not be asked.
     """
 
     embeds: tuple[Tensor, ...]
     gaps: Tensor
     valid: Tensor
+    padded: bool = True
 
     @classmethod
     def stack(cls, entries: Sequence[MemoryEntry], gaps: Sequence[int]) -> MemoryBatch:
@@ -53,12 +56,17 @@ class MemoryBatch:
             embeds=embeds,
             gaps=torch.tensor(list(gaps), device=device).expand(count, -1),
             valid=torch.ones(count, len(entries), dtype=torch.bool, device=device),
+            padded=False,
         )
 
+    def rows(self, index: Sequence[int]) -> MemoryBatch:
+        """Return the memories of the targets chosen by ``index``; one may be taken more than once."""
+        return MemoryBatch(tuple(x[index] for x in self.embeds), self.gaps[index], self.valid[index], self.padded)
+
     @classmethod
-    def merge(cls, batches: Sequence[MemoryBatch]) -> MemoryBatch:
+    def merge(cls, batches: Sequence[MemoryBatch], least_slots: int = 1) -> MemoryBatch:
         """Join batches of different targets, padding the shorter memories with invalid slots."""
-        slots = max(batch.gaps.shape[1] for batch in batches)
+        slots = max(least_slots, *(batch.gaps.shape[1] for batch in batches))
 
         def pad(x: Tensor, value: float) -> Tensor:
             missing = slots - x.shape[1]
@@ -67,7 +75,7 @@ class MemoryBatch:
         embeds = tuple(torch.cat([pad(x, 0.0) for x in scale]) for scale in zip(*(batch.embeds for batch in batches)))
         gaps = torch.cat([pad(batch.gaps, 1) for batch in batches])
         valid = torch.cat([pad(batch.valid, False) for batch in batches])
-        return cls(embeds, gaps, valid)
+        return cls(embeds, gaps, valid, any(batch.padded or batch.gaps.shape[1] < slots for batch in batches))
 
 
 class RotaryAttention(nn.Module):
@@ -90,13 +98,22 @@ class RotaryAttention(nn.Module):
         table: tuple[Tensor, Tensor],
         rotate_keys: bool,
         mask: Tensor | None = None,
+        windows: Windows | None = None,
     ) -> Tensor:
-        """Attend from (N, L, C) to (N, K, C'); ``mask`` is True where attention is allowed."""
+        """Attend from (N, L, C) to (N, K, C').
+
+        Args:
+            query, key, value: not yet projected.
+            table: the rotary code of the queries' places.
+            rotate_keys: whether the keys lie at the same places.
+            mask: True where attention is allowed, or what is added to the logits.
+            windows: cuts the attention of a map's cells to each other short, without a mask.
+        """
         q = rotate(split_heads(self.q_proj(query), self.heads), table)
         k = split_heads(self.k_proj(key), self.heads)
         k = rotate(k, table) if rotate_keys else k
         v = split_heads(self.v_proj(value), self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = windows.attend(q, k, v) if windows else F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 
@@ -114,10 +131,10 @@ class MemoryAttentionLayer(nn.Module):
         self.layer_norm2 = nn.LayerNorm(hidden)
         self.layer_norm3 = nn.LayerNorm(hidden)
 
-    def attend_self(self, x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    def attend_self(self, x: Tensor, table: tuple[Tensor, Tensor], windows: Windows | None = None) -> Tensor:
         """Mix the present frame's tokens (B, L, C)."""
         normed = self.layer_norm1(x)
-        return x + self.self_attn(normed, normed, normed, table, rotate_keys=True)
+        return x + self.self_attn(normed, normed, normed, table, rotate_keys=True, windows=windows)
 
     def attend_memory(
         self, x: Tensor, keys: Tensor, values: Tensor, table: tuple[Tensor, Tensor], mask: Tensor | None
@@ -137,13 +154,16 @@ class MemoryAttention(nn.Module):
         self.layers = nn.ModuleList(MemoryAttentionLayer(config) for _ in range(config.attention_layers))
         self.layer_norm = nn.LayerNorm(config.attention_hidden)
 
-    def forward(self, feature: Tensor, memory: Tensor, gaps: Tensor, valid: Tensor) -> Tensor:
+    def forward(
+        self, feature: Tensor, memory: Tensor, gaps: Tensor, valid: Tensor | None, shortcuts: Shortcuts = EXACT
+    ) -> Tensor:
         """Condition ``feature``.
 
         Args:
             feature: (B, C, H, W), B images.
             memory: (N, S, C', h, w), N targets of those images, N a multiple of B.
-            gaps: (N, S) frames; valid: bool (N, S).
+            gaps: (N, S) frames; valid: bool (N, S), None where every slot is.
+            shortcuts: what is left out.
 
         Returns:
             (N, C, H, W).
@@ -153,22 +173,31 @@ class MemoryAttention(nn.Module):
         values = memory.flatten(3).transpose(2, 3)  # (N, S, h * w, C')
         place = sine_position(h, w, memory_channels, memory.device, memory.dtype).flatten(2).transpose(1, 2)
         time = temporal_code(gaps, memory_channels).to(memory.dtype)
-        keys = (values + place[:, None] + time[:, :, None]).flatten(1, 2)
-        mask = None if bool(valid.all()) else valid.repeat_interleave(h * w, dim=1)[:, None, None]
+        keys = values + place[:, None] + time[:, :, None]
+        pool = shortcuts.key_pool
+        if pool > 1:
+            keys, values = (pooled_keys(x, (h, w), pool) for x in (keys, values))
+        mask = None if valid is None else valid.repeat_interleave(keys.shape[2], dim=1)[:, None, None]
+        if h % pool or w % pool:  # squares of unequal size
+            bias = key_bias((h, w), pool, keys.device).to(keys.dtype).repeat(keys.shape[1])
+            mask = bias.expand(1, 1, 1, -1) if mask is None else torch.where(mask, bias, -torch.inf)
+        windows = Windows.of((height, width), shortcuts)
         return (
-            self._layers(feature, keys, values.flatten(1, 2), mask, count // batch)
+            self._layers(feature, keys.flatten(1, 2), values.flatten(1, 2), mask, count // batch, windows)
             .transpose(1, 2)
             .reshape(count, channels, height, width)
         )
 
-    def _layers(self, feature: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, share: int) -> Tensor:
+    def _layers(
+        self, feature: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None, share: int, windows: Windows | None
+    ) -> Tensor:
         _, channels, height, width = feature.shape
         table = rotary_table(height, width, self.head_dim, self.rope_theta, feature.device)
         x = feature + 0.1 * sine_position(height, width, channels, feature.device, feature.dtype)
         x = x.flatten(2).transpose(1, 2)  # (B, L, C)
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, MemoryAttentionLayer)
-            x = layer.attend_self(x, table)
+            x = layer.attend_self(x, table, windows)
             if index == 0:  # up to here nothing depends on the target, so its targets share the image's result
                 x = x.repeat_interleave(share, dim=0)
             x = layer.attend_memory(x, keys, values, table, mask)
@@ -251,6 +280,8 @@ class MemoryFuser(nn.Module):
 
 class MemoryEncoder(nn.Module):
     """Write a memory entry: what the frame looked like (shared by its targets) plus where the target was."""
+
+    channels_last = True  # how its weights are best stored
 
     def __init__(self, config: MemoryConfig) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from x2sam_ros.model.config import DecoderConfig
-from x2sam_ros.model.layers import sine_position
+from x2sam_ros.model.layers import cell_centres, sine_position
 
 Shapes = list[tuple[int, int]]
 NUM_LEVELS = 3
@@ -112,16 +112,8 @@ class DeformableEncoder(nn.Module):
 
 
 def reference_points(shapes: Shapes, device: torch.device) -> Tensor:
-    """Return the centres of all cells of all levels, float32 (L, 2), x and y in 0 to 1."""
-    points = []
-    for height, width in shapes:
-        y, x = torch.meshgrid(
-            (torch.arange(height, device=device) + 0.5) / height,
-            (torch.arange(width, device=device) + 0.5) / width,
-            indexing="ij",
-        )
-        points.append(torch.stack([x.flatten(), y.flatten()], dim=-1))
-    return torch.cat(points)
+    """Return the centres of all cells of all levels, float32 (L, 2), x and y in 0 to 1; cached."""
+    return cell_centres(tuple(shapes), device)
 
 
 class PixelDecoder(nn.Module):

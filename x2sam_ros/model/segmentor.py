@@ -12,7 +12,11 @@ from x2sam_ros.model.config import SegmentorConfig
 from x2sam_ros.model.encoder import ImageFeatures, MaskEncoder, build_encoder
 from x2sam_ros.model.mask_decoder import ClassPredictor, LayerPrediction, MaskDecoder
 from x2sam_ros.model.memory import MemoryAttention, MemoryBatch, MemoryEncoder, MemoryEntry
-from x2sam_ros.model.pixel_decoder import PixelDecoder, PixelFeatures
+from x2sam_ros.model.pixel_decoder import NUM_LEVELS, PixelDecoder, PixelFeatures
+from x2sam_ros.model.windowed import EXACT, Shortcuts
+
+FINEST = NUM_LEVELS - 1
+"""Where the finest scale lies in `PixelFeatures.multi_scale`."""
 
 
 @dataclass(frozen=True)
@@ -66,27 +70,44 @@ class Segmentor(nn.Module):
         decoded: PixelFeatures = self.pixel_decoder(pyramid)
         return decoded
 
-    def step(self, pixels: PixelFeatures, condition: PromptCondition, memory: MemoryBatch | None = None) -> StepOutput:
+    def step(
+        self,
+        pixels: PixelFeatures,
+        condition: PromptCondition,
+        memory: MemoryBatch | None = None,
+        shortcuts: Shortcuts = EXACT,
+        finest: Tensor | None = None,
+    ) -> StepOutput:
         """Segment one frame for N prompts.
 
         Args:
             pixels: B images from `decode_pixels`, with ``first=memory is None``.
             condition: N prompts, N a multiple of B, those of one image side by side.
             memory: the prompts' stored frames, or None on their first frame.
+            shortcuts: what is left out at the finest scale.
+            finest: what `recall` would return for the finest scale, (N, C, H, W), where it is known already.
         """
         if memory is not None:
+            known = () if finest is None else (finest,)
+            scales = range(len(pixels.multi_scale) - len(known))
+            maps = (*(self.recall(pixels, memory, scale, shortcuts) for scale in scales), *known)
             # the mask features stay unconditioned, hence shared by the targets of an image
-            pixels = PixelFeatures(
-                tuple(
-                    self.memory_attention(feature, embeds, memory.gaps, memory.valid)
-                    for feature, embeds in zip(pixels.multi_scale, memory.embeds)
-                ),
-                pixels.mask_features,
-            )
+            pixels = PixelFeatures(maps, pixels.mask_features)
         layers = self.decoder(pixels, condition)
         last = layers[-1]
         class_logits = self.class_predictor(last.queries, condition.cond_embeds, condition.embed_mask)
         return StepOutput(class_logits, last.mask_logits, last.queries, tuple(layers))
+
+    def recall(
+        self, pixels: PixelFeatures, memory: MemoryBatch, scale: int = FINEST, shortcuts: Shortcuts = EXACT
+    ) -> Tensor:
+        """Condition one scale of B images on the stored frames of N prompts, (N, C, H, W); see `step`."""
+        valid = memory.valid if memory.padded else None
+        allowed = shortcuts if scale == FINEST else EXACT
+        conditioned: Tensor = self.memory_attention(
+            pixels.multi_scale[scale], memory.embeds[scale], memory.gaps, valid, allowed
+        )
+        return conditioned
 
     def write_memory(self, pixels: PixelFeatures, output: StepOutput) -> MemoryEntry:
         """Encode what `step` found, to be stored. ``pixels`` are the unconditioned ones given to `step`."""

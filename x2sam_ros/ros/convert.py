@@ -20,7 +20,7 @@ from x2sam_ros.msg import Prompt as PromptMsg
 from x2sam_ros.msg import TrackedMask, TrackedMaskArray
 from x2sam_ros.plugins import TASK_HEADS, installed_plugins
 from x2sam_ros.rle import decode_rle
-from x2sam_ros.ros.worker import Reject, Remove, RemovePrompt, Request, Reset, Submit
+from x2sam_ros.ros.requests import Reject, Remove, RemovePrompt, Request, Reset, Submit
 from x2sam_ros.types import (
     MAX_IMAGE_PIXELS,
     BoxPrompt,
@@ -75,27 +75,24 @@ def to_frame(message: Image | CompressedImage, frame_index: int, source: str) ->
     return Frame(image, to_stamp_ns(message.header.stamp), frame_index, message.header.frame_id, source)
 
 
-def request_from_prompt(message: PromptMsg, camera: str, new_id: Callable[[str], str]) -> Request:
+def request_from_prompt(message: PromptMsg, new_id: Callable[[str], str]) -> Request:
     """Read our own prompt message.
 
     Args:
         message: the prompt.
-        camera: image topic of the node, which the prompt must mean when it names one.
         new_id: makes an id from a word, for a prompt without one.
 
     Returns:
         What to do; ``Reject`` when the message contradicts itself, never an exception.
     """
     prompt_id = message.prompt_id or new_id("prompt")
-    target_id = int(message.target_id)
+    target_id, camera = int(message.target_id), message.camera
     try:
-        if message.camera not in ("", camera):
-            raise PromptError(f"camera is {message.camera!r}, this node reads {camera!r}; leave it empty or name that")
         if message.action == PromptMsg.ACTION_RESET:
-            return Reset(prompt_id)
+            return Reset(prompt_id, camera)
         if message.action == PromptMsg.ACTION_REMOVE:
             whole = target_id == PromptMsg.TARGET_NEW and message.prompt_id
-            return RemovePrompt(prompt_id) if whole else Remove(prompt_id, target_id)
+            return RemovePrompt(prompt_id, camera) if whole else Remove(prompt_id, target_id, camera)
         if message.action not in (PromptMsg.ACTION_ADD, PromptMsg.ACTION_REFINE):
             raise PromptError(f"action is {message.action}, expected 0 (add), 1 (refine), 2 (remove) or 3 (reset)")
         adds = message.action == PromptMsg.ACTION_ADD
@@ -104,7 +101,7 @@ def request_from_prompt(message: PromptMsg, camera: str, new_id: Callable[[str],
                 f"target_id is {target_id}; ACTION_ADD needs {PromptMsg.TARGET_NEW}, ACTION_REFINE an existing target"
             )
         stamp_ns = to_stamp_ns(message.image_stamp) or None
-        return Submit(_read_prompt(message, prompt_id, None if adds else target_id, stamp_ns))
+        return Submit(_read_prompt(message, prompt_id, None if adds else target_id, stamp_ns), camera)
     except ValueError as error:  # PromptError and FrameError are ValueErrors, as is what NumPy raises for bad sizes
         return Reject(prompt_id, str(error))
 
@@ -168,22 +165,23 @@ def _read_task(name: str) -> str:
     return name
 
 
-def request_from_text(message: String, new_id: Callable[[str], str]) -> Request:
-    """Read a sentence as a prompt that adds a target."""
+def request_from_text(message: String, new_id: Callable[[str], str], camera: str = "") -> Request:
+    """Read a sentence as a prompt that adds a target, on the camera whose topic it came from."""
     prompt_id = new_id("text")
     try:
-        return Submit(TextPrompt(prompt_id, text=message.data))
+        return Submit(TextPrompt(prompt_id, text=message.data), camera)
     except PromptError as error:
         return Reject(prompt_id, str(error))
 
 
-def request_from_click(message: Point | PointStamped, new_id: Callable[[str], str]) -> Request:
+def request_from_click(message: Point | PointStamped, new_id: Callable[[str], str], camera: str = "") -> Request:
     """Read a click in pixels as a prompt that adds a target; a stamp names the image that was clicked on."""
     prompt_id = new_id("click")
     point = getattr(message, "point", message)
     stamp_ns = to_stamp_ns(message.header.stamp) or None if hasattr(message, "header") else None
     try:
-        return Submit(PointPrompt(prompt_id, stamp_ns=stamp_ns, points_px=np.array([[point.x, point.y]])))
+        click = PointPrompt(prompt_id, stamp_ns=stamp_ns, points_px=np.array([[point.x, point.y]]))
+        return Submit(click, camera)
     except PromptError as error:
         return Reject(prompt_id, str(error))
 

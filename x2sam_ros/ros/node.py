@@ -1,4 +1,4 @@
-"""x2sam_node: a camera and prompts in, tracked masks out.
+"""x2sam_node: cameras and prompts in, tracked masks out.
 
 Every subscription is taken as raw bytes. rclpy decodes a message before it calls the callback, and where that raises
 (damaged bytes; text that is not UTF-8, depending on the distribution) the exception leaves `spin`, and subscription
@@ -14,8 +14,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import rclpy
 from geometry_msgs.msg import Point, PointStamped
@@ -23,6 +23,7 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.publisher import Publisher
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
 from rclpy.serialization import deserialize_message
 from rclpy.service import Service
@@ -37,8 +38,11 @@ from x2sam_ros.msg import Grounding as GroundingMsg
 from x2sam_ros.msg import Prompt as PromptMsg
 from x2sam_ros.msg import TrackedMaskArray
 from x2sam_ros.ros import convert
+from x2sam_ros.ros.cameras import Camera, name_cameras
 from x2sam_ros.ros.params import declare_parameters
-from x2sam_ros.ros.worker import Outputs, Reject, Request, StreamSession, Worker
+from x2sam_ros.ros.problem_log import ProblemLog
+from x2sam_ros.ros.requests import Reject, Request
+from x2sam_ros.ros.worker import Outputs, StreamSession, Worker
 from x2sam_ros.srv import SetPrompt
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus
 
@@ -52,66 +56,111 @@ STOP_TIMEOUT_S = 1.5
 """How long shutdown waits for the frame at hand."""
 
 
-def open_session(config: NodeConfig) -> StreamSession:
-    """Load the model that the parameters name and open a session on it. Slow: it imports torch."""
+OpenSessions = Callable[["NodeConfig", Sequence[str]], Mapping[str, StreamSession]]
+"""Builds a session for each camera from the parameters. Called once, on the worker's thread."""
+
+
+def open_sessions(config: NodeConfig, cameras: Sequence[str]) -> Mapping[str, StreamSession]:
+    """Load the model that the parameters name and open a session on it for each camera. Slow: it imports torch."""
     from x2sam_ros.checkpoint.load import load_model
+    from x2sam_ros.engine.fleet import Fleet
     from x2sam_ros.engine.session import Session
 
     model = load_model(config.checkpoint or config.preset, config.device, config.dtype)
-    return Session(model, config.engine, memory_policy=config.memory_policy)
+    fleet = Fleet()
+    return {camera: Session(model, config.engine, config.memory_policy, fleet=fleet) for camera in cameras}
+
+
+class _Results(NamedTuple):
+    """The publishers of one camera."""
+
+    masks: Publisher
+    label_image: Publisher
+    overlay: Publisher
 
 
 class X2SamNode(Node):
     """Wires topics to the worker. Its callbacks only hand over; they never infer and never raise.
 
     Args:
-        make_session: builds the session from the parameters, on the worker's thread.
+        open_sessions: builds the sessions.
 
     Raises:
         ConfigError: a parameter has a value that it cannot have.
     """
 
-    def __init__(self, make_session: Callable[[NodeConfig], StreamSession] = open_session) -> None:
-        super().__init__("x2sam_node", automatically_declare_parameters_from_overrides=True)
+    def __init__(self, open_sessions: OpenSessions = open_sessions) -> None:
+        try:
+            super().__init__("x2sam_node", automatically_declare_parameters_from_overrides=True)
+        except ValueError as error:  # that is what rclpy makes of an empty list, which has no type
+            raise ConfigError(f"a parameter has no value; give it one, or leave it out ({error})") from error
         self.config = declare_parameters(self)
         self._numbers = itertools.count(1)
-        self._problems: dict[str, tuple[int, float]] = {}
+        self.problems = ProblemLog(self._log_error, self.config.log_period_s)
         self._group = ReentrantCallbackGroup()
+        self._cameras = self._find_cameras()
         self.worker = Worker(
-            lambda: make_session(self.config),
-            Outputs(self._publish_ready, self._publish_result, self._publish_grounding, self.report_problem),
+            [camera.topic for camera in self._cameras],
+            lambda cameras: open_sessions(self.config, cameras),
+            Outputs(
+                self._publish_ready,
+                self._publish_result,
+                self._publish_grounding,
+                self._report_problem,
+                lambda camera, message: self._log_error(f"fault on {camera}: {message}"),
+            ),
             self.config.max_pending_commands,
         )
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._ready = self.create_publisher(Bool, "~/ready", latched)
-        self._masks = self.create_publisher(TrackedMaskArray, "~/masks", 10)
-        self._label_image = self.create_publisher(Image, "~/label_image", 5)
-        self._overlay = self.create_publisher(Image, "~/overlay", 5)
+        self._results = {
+            camera.topic: _Results(
+                self.create_publisher(TrackedMaskArray, camera.own("~/masks"), 10),
+                self.create_publisher(Image, camera.own("~/label_image"), 5),
+                self.create_publisher(Image, camera.own("~/overlay"), 5),
+            )
+            for camera in self._cameras
+        }
         self._groundings = self.create_publisher(GroundingMsg, "~/groundings", 50)
         self._subscribe()
         self._service: Service = self._open_service()
         self.worker.start()
 
+    def _find_cameras(self) -> tuple[Camera, ...]:
+        topics = []
+        for topic in self.config.image_topics:
+            try:
+                validate_topic_name(topic)
+                topics.append(self.resolve_topic_name(topic))
+            except InvalidTopicNameException as error:
+                reason = " ".join(str(error).split())
+                raise ConfigError(f"image_topics has {topic!r}, which is not a topic name: {reason}") from error
+        return name_cameras(topics, self.get_namespace())
+
     def _subscribe(self) -> None:
-        try:
-            validate_topic_name(self.config.image_topic)
-            self._camera = self.resolve_topic_name(self.config.image_topic)
-        except InvalidTopicNameException as error:
-            raise ConfigError(f"image_topic is not a topic name: {' '.join(str(error).split())}") from error
         compressed = self.config.image_transport == "compressed"
-        self._camera_type = CompressedImage if compressed else Image
-        self._source = f"{self._camera}/compressed" if compressed else self._camera
         reliability = ReliabilityPolicy[self.config.image_reliability.upper()]
         camera_qos = QoSProfile(depth=qos_profile_sensor_data.depth, reliability=reliability)
-        self._listen(self._camera_type, self._source, self._on_image, camera_qos)
-        prompts: tuple[tuple[type, str, Callable[[Any], Request]], ...] = (
-            (PromptMsg, "~/prompt", lambda message: convert.request_from_prompt(message, self._camera, self._new_id)),
-            (String, "~/text", lambda message: convert.request_from_text(message, self._new_id)),
-            (PointStamped, "~/click", lambda message: convert.request_from_click(message, self._new_id)),
-            (Point, f"{self._camera}_mouse_left", lambda message: convert.request_from_click(message, self._new_id)),
-        )
-        for message_type, topic, read in prompts:
-            self._listen(message_type, topic, self._prompt_callback(message_type, topic, read), 50)
+        for camera in self._cameras:
+            source, kind = (f"{camera.topic}/compressed", CompressedImage) if compressed else (camera.topic, Image)
+            self._listen(kind, source, self._image_callback(camera.topic, kind, source), camera_qos)
+            self._hear(PointStamped, camera.own("~/click"), self._click_reader(camera.topic))
+            self._hear(Point, f"{camera.topic}_mouse_left", self._click_reader(camera.topic))
+            self._hear(String, camera.own("~/text"), self._text_reader(camera.topic))
+        if len(self._cameras) > 1:  # what does not say which is rejected with the names
+            self._hear(PointStamped, "~/click", self._click_reader(""))
+            self._hear(String, "~/text", self._text_reader(""))
+        self._hear(PromptMsg, "~/prompt", lambda message: convert.request_from_prompt(message, self._new_id))
+
+    def _click_reader(self, camera: str) -> Callable[[Any], Request]:
+        return lambda message: convert.request_from_click(message, self._new_id, camera)
+
+    def _text_reader(self, camera: str) -> Callable[[Any], Request]:
+        return lambda message: convert.request_from_text(message, self._new_id, camera)
+
+    def _hear(self, message_type: type, topic: str, to_request: Callable[[Any], Request]) -> None:
+        """Take prompts from a topic."""
+        self._listen(message_type, topic, self._prompt_callback(message_type, topic, to_request), 50)
 
     def _listen(self, message_type: type, topic: str, callback: Callable[[bytes], None], qos: Any) -> None:
         self.create_subscription(message_type, topic, callback, qos, callback_group=self._group, raw=True)
@@ -128,12 +177,13 @@ class X2SamNode(Node):
     def _new_id(self, word: str) -> str:
         return f"{word}-{next(self._numbers)}"
 
-    def _on_image(self, data: bytes) -> None:
-        def read(frame_index: int) -> Frame:
-            message = deserialize_message(data, self._camera_type)
-            return convert.to_frame(message, frame_index, self._source)
+    def _image_callback(self, camera: str, kind: type, source: str) -> Callable[[bytes], None]:
+        """Make the callback of a camera: it hands over the bytes, which are decoded if no newer ones come."""
 
-        self.worker.offer_frame(read)
+        def read(data: bytes, frame_index: int) -> Frame:
+            return convert.to_frame(deserialize_message(data, kind), frame_index, source)
+
+        return lambda data: self.worker.offer_frame(camera, lambda frame_index: read(data, frame_index))
 
     def _prompt_callback(
         self, message_type: type, topic: str, to_request: Callable[[Any], Request]
@@ -157,9 +207,7 @@ class X2SamNode(Node):
     async def _on_set_prompt(self, request: SetPrompt.Request, response: SetPrompt.Response) -> SetPrompt.Response:
         answer = Future(executor=self.executor)
         try:
-            self.worker.post(
-                lambda: convert.request_from_prompt(request.prompt, self._camera, self._new_id), answer.set_result
-            )
+            self.worker.post(lambda: convert.request_from_prompt(request.prompt, self._new_id), answer.set_result)
             outcome = await answer
         except PromptError as error:
             outcome = Grounding(request.prompt.prompt_id, GroundingStatus.REJECTED, message=str(error))
@@ -170,31 +218,29 @@ class X2SamNode(Node):
 
     def _publish_ready(self) -> None:
         self._ready.publish(Bool(data=True))
-        self.get_logger().info(f"ready: {self.config.checkpoint or self.config.preset} on {self._source}")
+        self.get_logger().info(f"ready: {self.config.checkpoint or self.config.preset} on {', '.join(self._results)}")
 
-    def _publish_result(self, frame: Frame, result: FrameResult, received_ns: int, frames_dropped: int) -> None:
-        message = convert.from_result(result, frames_dropped)
+    def _publish_result(self, camera: str, frame: Frame, result: FrameResult, received_ns: int) -> None:
+        results = self._results[camera]
+        message = convert.from_result(result, self.worker.counters[camera].dropped)
         message.latency_ms = (time.monotonic_ns() - received_ns) * 1e-6
-        self._masks.publish(message)
-        if self._label_image.get_subscription_count():
-            self._label_image.publish(convert.label_image(result))
-        if self._overlay.get_subscription_count():
-            self._overlay.publish(convert.overlay_image(frame, result))
+        results.masks.publish(message)
+        if results.label_image.get_subscription_count():
+            results.label_image.publish(convert.label_image(result))
+        if results.overlay.get_subscription_count():
+            results.overlay.publish(convert.overlay_image(frame, result))
 
     def _publish_grounding(self, outcome: Grounding, frame_id: str = "") -> None:
         if outcome.status == GroundingStatus.REJECTED:
             self.get_logger().warning(f"prompt {outcome.prompt_id!r} rejected: {outcome.message}")
         self._groundings.publish(convert.from_grounding(outcome, frame_id))
 
-    def report_problem(self, cause: str, message: str) -> None:
-        """Log a problem, at most once per cause and ``log_period_s``, with how often it came since the last time."""
-        times, logged_s = self._problems.get(cause, (0, float("-inf")))
-        times += 1
-        if time.monotonic() - logged_s < self.config.log_period_s:
-            self._problems[cause] = (times, logged_s)
-            return
-        self._problems[cause] = (0, time.monotonic())
-        self.get_logger().error(f"{cause} dropped ({times} since the last report): {message}")
+    def _report_problem(self, camera: str, cause: str, message: str) -> None:
+        several = camera and len(self._cameras) > 1
+        self.problems.report(f"{cause} of {camera}" if several else cause, message)
+
+    def _log_error(self, line: str) -> None:
+        self.get_logger().error(line)
 
 
 def spin(node: X2SamNode, stop: threading.Event) -> None:
@@ -208,18 +254,18 @@ def spin(node: X2SamNode, stop: threading.Event) -> None:
             except ExternalShutdownException:
                 return
             except UnicodeDecodeError as error:
-                node.report_problem("service request", f"text that is not UTF-8 ({error.reason}); send UTF-8")
+                node.problems.report("service request", f"text that is not UTF-8 ({error.reason}); send UTF-8")
                 node.reopen_service()
     finally:
         executor.remove_node(node)
 
 
-def main(args: list[str] | None = None, make_session: Callable[[NodeConfig], StreamSession] = open_session) -> None:
+def main(args: list[str] | None = None, open_sessions: OpenSessions = open_sessions) -> None:
     """Run the node until SIGINT or SIGTERM.
 
     Args:
         args: command line; that of the process by default.
-        make_session: builds the session from the parameters, on the worker's thread.
+        open_sessions: builds the sessions.
 
     Raises:
         SystemExit: with code 2 when a parameter or the model was refused; the reason is printed in one line.
@@ -229,7 +275,7 @@ def main(args: list[str] | None = None, make_session: Callable[[NodeConfig], Str
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = X2SamNode(make_session)
+        node = X2SamNode(open_sessions)
         spin(node, stop)
         if not node.worker.stop(STOP_TIMEOUT_S):
             # Interpreter shutdown would wait for, or crash in, a model that is still loading or inferring.

@@ -26,7 +26,7 @@ class ParameterSpec(NamedTuple):
     """One parameter: dotted name, default, one-line description, inclusive range of a number, choices of a text."""
 
     name: str
-    default: bool | int | float | str
+    default: bool | int | float | str | tuple[str, ...]
     description: str
     low: float | None
     high: float | None
@@ -55,7 +55,7 @@ def build_config(values: Mapping[str, Any], config_type: type = NodeConfig, pref
         if isinstance(item.default_factory, type) and dataclasses.is_dataclass(item.default_factory):
             chosen[item.name] = build_config(values, item.default_factory, f"{prefix}{item.name}.")
         elif prefix + item.name in values:
-            chosen[item.name] = values[prefix + item.name]
+            chosen[item.name] = _typed(values[prefix + item.name], item.default)
     return config_type(**chosen)
 
 
@@ -97,8 +97,7 @@ def declare_parameters(node: Node) -> NodeConfig:
     for spec in specs:
         if spec.name in values:
             node.undeclare_parameter(spec.name)
-        # A file that says 1 where a parameter is a real number means 1.0.
-        value = type(spec.default)(values.get(spec.name, spec.default))
+        value = _typed(values.get(spec.name, spec.default), spec.default)
         node.declare_parameter(spec.name, value, _descriptor(spec), ignore_override=True)
     unknown = [name for name in values if name not in known and not name.startswith(FRAMEWORK_PARAMETERS)]
     for name in sorted(unknown):
@@ -106,6 +105,15 @@ def declare_parameters(node: Node) -> NodeConfig:
             f"parameter {name} does not exist and is ignored; there are: {', '.join(sorted(known))}"
         )
     return config
+
+
+def _typed(value: Any, default: Any) -> Any:
+    """Read a value as it is meant: 1 for a real number is 1.0, and one text for a list is a list of one."""
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    if isinstance(default, tuple) and isinstance(value, (str, list)):
+        return (value,) if isinstance(value, str) else tuple(value)
+    return value
 
 
 def _descriptor(spec: ParameterSpec) -> ParameterDescriptor:

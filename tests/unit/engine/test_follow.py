@@ -104,6 +104,29 @@ def test_a_look_alike_far_away_is_not_taken_for_a_target_out_of_sight_but_later_
     assert torch.equal(chosen(followed(found, track(LEFT, missed=late))), drawn(RIGHT))
 
 
+def test_a_target_that_nothing_looked_like_is_found_wherever_a_query_is_sure_of_it() -> None:
+    sure, unsure = queries((0.95, (RIGHT,))), queries((0.85, (RIGHT,)))
+    alone = track(LEFT, has_rivals=False)
+    assert torch.equal(chosen(followed(sure, alone)), drawn(RIGHT))
+    assert followed(unsure, alone) is None and followed(sure, track(LEFT)) is None
+    doubted = queries((0.95, (RIGHT,)), (0.2, (LEFT,)))
+    assert torch.equal(chosen(followed(doubted, alone)), drawn(RIGHT)), "what is followed is not it any more"
+    assert torch.equal(chosen(followed(doubted, track(LEFT, has_rivals=False, threshold=0.1))), drawn(LEFT))
+
+
+def test_what_left_the_image_comes_back_over_its_edge() -> None:
+    gone = track((30, 4, 32, 10), missed=9, drift=(2.0, 0.0), extent=36 / (24 * 32))
+    back = queries((0.7, ((28, 6, 32, 12),)))
+    assert torch.equal(chosen(followed(back, gone)), drawn((28, 6, 32, 12)))
+
+
+def test_how_far_a_target_is_looked_for_depends_on_what_it_measured_before_it_was_a_sliver() -> None:
+    sliver, object_there = (2, 4, 3, 10), (8, 4, 14, 10)
+    found = queries((0.7, (object_there,)))
+    assert followed(found, track(sliver, missed=5)) is None
+    assert torch.equal(chosen(followed(found, track(sliver, missed=5, extent=36 / (24 * 32)))), drawn(object_there))
+
+
 def test_a_target_is_expected_where_its_motion_leads() -> None:
     fast = track(LEFT, drift=(10 / 32, 3 / 24))
     assert torch.equal(expected(fast), drawn(moved(LEFT, 10, 3)))

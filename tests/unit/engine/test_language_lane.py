@@ -13,6 +13,7 @@ import torch
 
 from tests.unit.engine.sessions import click, drawn, only, run, same, session, text
 from tests.unit.model.networks import frames, nano
+from x2sam_ros.engine.fleet import Turns
 from x2sam_ros.engine.frame_buffer import FrameBuffer
 from x2sam_ros.engine.grounding import Grounder
 from x2sam_ros.engine.language_lane import LanguageLane, spread
@@ -181,6 +182,40 @@ def test_a_target_removed_while_it_is_refined_stays_removed(live: Session, monke
     assert live.target_ids == () == finished(live, stream[4]).groundings
 
 
+@pytest.mark.parametrize("refines", [False, True])
+def test_what_is_removed_while_it_catches_up_stays_removed(
+    live: Session, monkeypatch: pytest.MonkeyPatch, refines: bool
+) -> None:
+    stream, advance = frames(8), Tracker.advance
+    live.submit(text())
+    live.step(stream[0])
+    finished(live, stream[1])
+    reached, go_on = threading.Event(), threading.Event()
+
+    def held(tracker: Tracker, *args: Any) -> None:
+        if threading.current_thread().name == "x2sam-language":
+            reached.set()
+            assert go_on.wait(PATIENCE_S)
+        advance(tracker, *args)
+
+    monkeypatch.setattr(Tracker, "advance", held)
+    gate = Gate(monkeypatch)
+    live.submit(click("late", target_id=1 if refines else None))
+    for frame in stream[2:5]:
+        live.step(frame)
+    gate.open()
+    assert reached.wait(PATIENCE_S)
+    if refines:
+        live.remove(1)
+    else:
+        assert live.remove_prompt("late") == ()
+    go_on.set()
+    result = finished(live, stream[5])
+    assert live.target_ids == (() if refines else (1,))
+    assert [g.status for g in result.groundings] == ([GroundingStatus.REJECTED] if refines else [])
+    assert finished(live, stream[6]).groundings == ()
+
+
 def test_a_reset_forgets_what_is_being_understood(live: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, stream = Gate(monkeypatch), frames(3)
     live.submit(text("a"))
@@ -266,7 +301,7 @@ def test_a_closed_session_has_no_thread_and_may_be_used_again(live: Session) -> 
 
 def test_the_thread_ends_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("x2sam_ros.engine.language_lane.IDLE_S", 0.05)
-    lane = LanguageLane(lambda jobs: [], torch.device("cpu"), session()._config)
+    lane = LanguageLane(lambda jobs: [], torch.device("cpu"), session()._config, Turns())
     lane.put([])
     lane.put([])
     deadline = time.monotonic() + PATIENCE_S
@@ -286,7 +321,7 @@ def test_frames_leave_the_lane_its_threads_while_it_works() -> None:
 
     torch.set_num_threads(3)
     try:
-        lane = LanguageLane(work, torch.device("cpu"), session()._config)
+        lane = LanguageLane(work, torch.device("cpu"), session()._config, Turns())
         lane.put([object()])  # type: ignore[list-item]
         with lane.sharing():
             assert torch.get_num_threads() == 2

@@ -138,3 +138,26 @@ def test_boxes_around_masks() -> None:
         [0, 0, 0, 0],
         pytest.approx([0.975, 0.975, 1, 1]),
     ]
+
+
+def test_rivals_are_what_looks_like_a_target_and_lies_elsewhere() -> None:
+    twins = group()
+    note(twins, 0, [((0, 10, 0, 10), 0.8)], [((20, 30, 20, 30), 0.6)])
+    assert twins.targets[0].rivalry == 1.0
+    note(twins, 1, [((0, 10, 0, 10), 0.8)])
+    assert twins.targets[0].rivalry == pytest.approx(0.9), "one frame without it proves little"
+    alone = group()
+    for index in range(3):
+        note(
+            alone,
+            index,
+            [((0, 10, 0, 10), 0.8)],
+            [((20, 30, 20, 30), 0.4), ((0, 9, 0, 9), 0.9), ((20, 22, 20, 22), 0.9)],
+        )
+    assert alone.targets[0].rivalry == 0.0, "unsure, the same object, and much smaller"
+
+
+def test_targets_of_one_conversation_are_no_rivals_of_each_other() -> None:
+    both = group()
+    note(both, 0, [((0, 10, 0, 10), 0.8), ((20, 30, 20, 30), 0.8)])
+    assert [target.rivalry for target in both.targets.values()] == [0.0, 0.0]

@@ -113,3 +113,22 @@ def test_nothing_is_found_where_all_is_background() -> None:
     assert instances(found, 0.5) == []
     assert all(c.score < 0.5 for c in one_per_label(found, ()))
     assert instances(Candidates(torch.zeros(2, 0), masks((0, 4), (4, 8))), 0.0) == []
+
+
+def test_a_weak_instance_counts_only_where_it_continues_a_tracked_target() -> None:
+    found = candidates([[0.9], [0.4], [0.4], [0.2]], (0, 4), (5, 8), (9, 12), (13, 16))
+    here = [masks(columns)[0] > 0 for columns in ((0, 4), (5, 8), (9, 12), (13, 16))]
+    tracked, hidden = [Track(0, mask, threshold=0.3) for mask in here], [Track(0, mask) for mask in here]
+    assert [c.query for c in instances(found, 0.5)] == [0] == [c.query for c in instances(found, 0.5, hidden)]
+    chosen = instances(found, 0.5, [tracked[0], hidden[1], tracked[2], tracked[3]])
+    assert [(c.query, c.track) for c in chosen] == [(0, None), (2, None)]
+    assert [c.query for c in instances(found, 0.5, [tracked[0]])] == [0], "nothing weak where it is sure already"
+    beside = instances(candidates([[0.4]], (0, 4)), 0.5, [tracked[2]])
+    assert beside == [] and len(instances(candidates([[0.4]], (0, 4)), 0.5, [tracked[2]], stuff=(0,))) == 1
+
+
+def test_the_mask_score_is_the_mean_inside() -> None:
+    logits = torch.tensor([[2.0, 0.0], [-3.0, 1.0]])
+    mean = float(torch.tensor([2.0, 1.0]).sigmoid().mean())
+    assert abs(Choice(0, 0, 0.9, logits).mask_score - mean) < 1e-6
+    assert Choice(0, 0, 0.9, -torch.ones(2, 2)).mask_score == 0.0

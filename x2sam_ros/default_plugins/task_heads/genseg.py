@@ -53,7 +53,7 @@ class ClassListHead:
 
         if context.official_quirks:
             return instance_list(found, context.score_threshold)
-        return instances(found, context.score_threshold)
+        return instances(found, context.score_threshold, context.tracks)
 
     def _segments(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
         """Divide the picture; the published rule gives every pixel to someone, and a lone object all of them."""
@@ -63,7 +63,7 @@ class ClassListHead:
         if context.official_quirks:
             pieces = fused(panoptic_pieces(found, context.score_threshold), context.stuff)
             return sorted(pieces, key=lambda piece: -piece.score)
-        return panoptic(found, context.stuff, context.score_threshold)
+        return panoptic(found, context.stuff, context.score_threshold, context.tracks)
 
 
 @hookimpl

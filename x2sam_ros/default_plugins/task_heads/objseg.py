@@ -27,7 +27,7 @@ TEMPLATES = {
 
 @dataclass(frozen=True)
 class RegionHead:
-    """One target: the object under the region, and no other that looks alike."""
+    """One target for each region: the object under it, and no other that looks alike."""
 
     task: str
     templates: Mapping[str, Template]
@@ -39,15 +39,15 @@ class RegionHead:
         return ConversationRequest(num_regions=1, labels=("",))
 
     def read(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
-        """Take the object that the region points at, later the one that is where it should be; see TaskHead."""
-        from x2sam_ros.engine.follow import followed, pointed_at
+        """Take what each region points at, later what is where that should be; see TaskHead.
 
-        track = context.tracks[0] if context.tracks else None
+        The published rule knows one region.
+        """
+        from x2sam_ros.engine.claims import one_instance_each
+
         if context.official_quirks:
-            choice: Choice | None = self._published(found, context)
-        else:
-            choice = followed(found, track) if track else pointed_at(found, context.regions[0])
-        return [] if choice is None else [replace(choice, track=0 if track else None)]
+            return [replace(self._published(found, context), track=0 if context.tracks else None)]
+        return one_instance_each(found, context)
 
     def _published(self, found: Candidates, context: ReadContext) -> Choice:
         """Choose as the published evaluation, whose prompt mask is always empty: it looks for 255 where 1 is set."""

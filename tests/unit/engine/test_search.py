@@ -1,0 +1,145 @@
+"""Lost targets are searched for in the whole image, and keep their ids."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.unit.engine.queries import SIZE, candidates, masks
+from tests.unit.engine.saved_sessions import clip, prompts, trained
+from tests.unit.engine.sessions import ScriptedHead, classes, click, text
+from tests.unit.model.networks import condition
+from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.mask_memory import MaskMemory
+from x2sam_ros.engine.memory_policy import MemoryRecord, open_policy
+from x2sam_ros.engine.region import locate
+from x2sam_ros.engine.search import Search, find_again, lost_targets
+from x2sam_ros.engine.select import Choice
+from x2sam_ros.engine.session import Session
+from x2sam_ros.engine.track import Group, Target
+from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.model.memory import MemoryEntry
+from x2sam_ros.types import BoolArray, Frame, Prompt, TargetState
+
+CONFIG = EngineConfig(lost_frames=3, search_frames=2)
+HERE = masks((0, 4))[0]
+
+
+def target(target_id: int, class_index: int = 0, missed: int = 3) -> Target:
+    made = Target(target_id, "cup", class_index)
+    made.see(Choice(0, class_index, 0.9, HERE), CONFIG)
+    for _ in range(missed):
+        made.miss(CONFIG)
+    return made
+
+
+def group(*targets: Target, prompt: Prompt | None = None) -> Group:
+    memory = MaskMemory(open_policy("fifo", CONFIG))
+    memory.store(MemoryRecord(0, 0, 0.9, 0.1), MemoryEntry((torch.zeros(1, 1, 2, 2),)))
+    labels = ("cup", "kettle")
+    known = {each.target_id: each for each in targets}
+    return Group(prompt or classes(), ScriptedHead([]), condition(2, 3), memory, labels, targets=known)
+
+
+def found_ids(of: Group, found: Any, *others: Target) -> list[int]:
+    return [each.target_id for each in find_again(of, found, others, CONFIG)]
+
+
+def test_only_every_few_frames_and_only_while_someone_is_lost() -> None:
+    search, lost, seen = Search(CONFIG), group(target(1)), group(target(2, missed=0))
+    assert [search.due([seen]) for _ in range(3)] == [[], [], []]
+    assert [[each is lost for each in search.due([seen, lost])] for _ in range(4)] == [[], [True], [], [True]]
+    lost.memory.clear()
+    assert not any(search.due([lost]) for _ in range(4)), "who rests is asked for anew"
+    for off in (replace(CONFIG, search_frames=0), replace(CONFIG, official_quirks=True)):
+        assert not any(Search(off).due([group(target(1))]) for _ in range(4))
+
+
+def test_what_is_sure_enough_is_the_target_again() -> None:
+    gone = target(1)
+    assert found_ids(group(gone), candidates([[0.49, 0.0], [0.0, 0.9]], (8, 12), (0, 3))) == []
+    assert gone.state is TargetState.LOST
+    assert found_ids(group(gone), candidates([[0.6, 0.0], [0.0, 0.9]], (8, 12), (0, 3))) == [1]
+    assert gone.state is TargetState.TENTATIVE and gone.score == pytest.approx(0.6)
+    assert gone.last_mask is not None and torch.equal(gone.last_mask, masks((8, 12))[0] > 0)
+
+
+def test_who_is_only_hidden_is_not_searched_for() -> None:
+    hidden = target(1, missed=2)
+    assert lost_targets(group(hidden)) == [] and found_ids(group(hidden), candidates([[0.9, 0.0]], (8, 12))) == []
+
+
+def test_another_targets_place_is_taken() -> None:
+    gone, other = target(1), target(2, missed=0)
+    assert found_ids(group(gone), candidates([[0.9, 0.0]], (1, 4)), gone, other) == []
+    other.miss(CONFIG)
+    assert found_ids(group(gone), candidates([[0.9, 0.0]], (1, 4)), gone, other) == [1], "nobody is seen there"
+
+
+def test_each_label_finds_its_own_and_the_newest_loss_comes_first() -> None:
+    old, new, kettle, seen = target(1, missed=9), target(2, missed=4), target(3, 1), target(4, missed=0)
+    of = group(old, new, kettle, seen)
+    found = candidates([[0.7, 0.0], [0.0, 0.8], [0.9, 0.0]], (1, 4), (8, 10), (12, 15))
+    assert found_ids(of, found, seen) == [2, 3], "what lies on the one that is seen is nobody else"
+    assert seen.seen_frames == 1 and old.state is TargetState.LOST
+
+
+def test_of_several_that_look_like_a_region_none_is_taken() -> None:
+    size = (SIZE[0] * 4, SIZE[1] * 4)
+    one, two = [0.9, 0.0], [0.8, 0.0]
+    of = group(target(1), prompt=click())
+    of.regions = (locate(click(x=2, y=2), size),)
+    assert found_ids(of, candidates([one, two], (0, 4), (8, 12))) == []
+    assert found_ids(of, candidates([one, two], (0, 4), (0, 4))) == [1], "two queries for one object are one"
+    words = group(target(1), prompt=text())
+    assert found_ids(words, candidates([one, two], (0, 4), (8, 12))) == [1], "words mean the surest"
+
+
+def teleported(leave: int, gone: int, back: int) -> tuple[list[Frame], int]:
+    """Return a still stream whose first object is painted over for a while, with the first frame it is back."""
+    picture, labels = clip().frames[0], clip().labels[0]
+    hidden = picture.copy()
+    hidden[labels == 1] = np.median(picture[labels == 0], axis=0).astype(np.uint8)
+    images = [picture] * leave + [hidden] * gone + [picture] * back
+    return [Frame(image, index * 33_333_333, index) for index, image in enumerate(images)], leave + gone
+
+
+def where_it_is() -> BoolArray:
+    inside: BoolArray = clip().labels[0] == 1
+    return inside
+
+
+@pytest.mark.parametrize("kind", ["text", "click"])
+def test_a_lost_target_comes_back_under_its_id_and_is_confirmed_anew(kind: str) -> None:
+    stream, back = teleported(3, 6, 6)
+    session = Session(trained(), EngineConfig(lost_frames=3, search_frames=1))
+    session.submit(prompts()[kind])
+    results = [session.step(frame) for frame in stream]
+    assert results[back - 1].states == (TargetState.LOST,)
+    assert {tuple(result.target_ids.tolist()) for result in results} == {(1,)}
+    states = [result.states[0] for result in results[back:]]
+    assert TargetState.TENTATIVE in states and states[-1] is TargetState.TRACKED
+    assert region_similarity(results[-1].masks[0], where_it_is()) > 0.5
+
+
+def test_the_search_itself_finds_it_and_it_is_remembered() -> None:
+    stream, back = teleported(3, 6, 1)
+    session = Session(trained(), EngineConfig(lost_frames=3))
+    session.submit(prompts()["text"])
+    for frame in stream[:back]:
+        session.step(frame)
+    (of,), tracker = session._roster.groups, session._tracker
+    assert of.targets[1].state is TargetState.LOST
+    newest = of.memory.records[-1].frame_index
+    with torch.inference_mode():
+        seen = tracker.encode(replace(stream[back], frame_index=newest))
+        tracker.search(seen, [of], session._roster.targets)
+    assert of.targets[1].state is TargetState.TENTATIVE
+    assert [record.frame_index for record in of.memory.records].count(newest) == 1, "in the place of the empty one"
+    assert of.memory.records[-1].score > 0.5
+    mask = session._roster.masks(tracker.place(stream[back]))[0]
+    assert region_similarity(mask, where_it_is()) > 0.5

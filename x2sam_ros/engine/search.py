@@ -1,0 +1,79 @@
+"""Search the whole frame for lost targets, as if their prompts had been given on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.select import Candidates, Choice, instances
+from x2sam_ros.engine.track import Group, Target, is_seen
+from x2sam_ros.types import TargetState
+
+TAKEN = 0.3
+"""Share of what was found that another seen target may cover."""
+
+
+class Search:
+    """Says when groups are searched for, so that the cost is one more pass for all of them every few frames.
+
+    Args:
+        config: ``search_frames``.
+    """
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config, self._frames = config, 0
+
+    def due(self, groups: Sequence[Group]) -> list[Group]:
+        """Count a frame; return the groups that have a lost target if it is one on which they are searched for."""
+        every = 0 if self._config.official_quirks else self._config.search_frames
+        lost = [group for group in groups if every and len(group.memory) and lost_targets(group)]
+        self._frames = self._frames + 1 if lost else 0
+        if not lost or self._frames < every:
+            return []
+        self._frames = 0
+        return lost
+
+
+def lost_targets(group: Group) -> list[Target]:
+    """Return the targets of a group that are lost, the newest loss first."""
+    lost = [target for target in group.targets.values() if target.state is TargetState.LOST]
+    return sorted(lost, key=lambda target: target.missed_frames)
+
+
+def find_again(group: Group, found: Candidates, others: Sequence[Target], config: EngineConfig) -> list[Target]:
+    """Let lost targets of a group be what was found of their labels, where no other target is.
+
+    Where a region was pointed at, more than one that looks like it is as good as none: it was one of them.
+
+    Args:
+        group: the group.
+        found: its queries on the frame, looked at without memory.
+        others: the targets that are seen on the frame.
+        config: thresholds.
+
+    Returns:
+        Those that were found.
+    """
+    taken = [other.logits > 0 for other in others if other.logits is not None]
+    sure = config.score_threshold
+    known = [choice for choice in instances(found, sure) if is_seen(choice, config, sure)]
+    free = [choice for choice in known if not _is_taken(choice, taken)]
+    lost = lost_targets(group)
+    again: list[Target] = []
+    for label in sorted({target.class_index for target in lost}):
+        waiting = [target for target in lost if target.class_index == label]
+        fitting = [choice for choice in free if choice.class_index == label]
+        if group.regions and len(fitting) > len(waiting):
+            continue
+        for target, choice in zip(waiting, fitting):
+            target.see(choice, config)
+            again.append(target)
+    return again
+
+
+def _is_taken(choice: Choice, taken: Sequence[torch.Tensor]) -> bool:
+    inside = choice.mask
+    area = inside.sum().clamp_min(1)
+    return any(float((inside & mask).sum() / area) > TAKEN for mask in taken if mask.shape == inside.shape)

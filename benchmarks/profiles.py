@@ -5,14 +5,18 @@ the same machine. Agreement is the mean IoU of a profile's masks with the exact 
 prompted one on which either sees the target; J is that with the truth. Generated clips are prompted with a click and
 with words, real ones (--data, by default X2SAM_DATA or ../shared/data) with the first frame's mask.
 
+On a CPU one more profile has int8 weights. Of a model that is too small to gain from them every layer is rounded all
+the same, which `weights: int8` would not do, to show why.
+
 `--release-side` adds a segmentor of release size with random weights on a square of that side: one target, a full
 memory. What it costs does not depend on the weights; 1024 is the size of the published model, and takes minutes a frame
-on a CPU.
+on a CPU. With random weights only the share of equal signs in the masks' values can be compared.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import os
 import time
@@ -35,6 +39,7 @@ from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS
 from x2sam_ros.evaluation.metrics import region_similarity
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.config import SegmentorConfig
+from x2sam_ros.model.int8 import LEAST_WEIGHTS, quantise
 from x2sam_ros.model.memory import MemoryBatch
 from x2sam_ros.model.segmentor import Segmentor
 from x2sam_ros.model.x2sam import X2SAM
@@ -57,6 +62,9 @@ PROFILES: Mapping[str, Mapping[str, int]] = {
     "side 3/4, refresh 4": {"input_side": 3, "finest_refresh": 4},
 }
 """What is compared; ``input_side`` in quarters of the model's own."""
+
+NO_OTHERS: Mapping[str, X2SAM] = {}
+"""For profiles that all have one network."""
 
 WARM_UP = 6
 """Frames that are not timed: memories fill during them."""
@@ -117,9 +125,26 @@ def masks_by_prompt(
     return [result.masks[np.isin(result.target_ids, ids.get(p.prompt_id, ()))].any(axis=0) for p in prompts]
 
 
-def follow(model: X2SAM, profiles: Mapping[str, EngineConfig], case: Case, tallies: Mapping[str, Tally]) -> None:
-    """Follow a case's prompts with every profile, frame by frame in turn."""
-    sessions = {name: Session(model, config) for name, config in profiles.items()}
+def int8_profile(model: str, device: str) -> dict[str, X2SAM]:
+    """Return the network of the profile with int8 weights by its name; nothing where they are not for the device."""
+    if device != "cpu":
+        return {}
+    network = load_model(model, device)
+    sizes = [m.in_features * m.out_features for m in network.segmentor.modules() if type(m) is torch.nn.Linear]
+    pays = max(sizes, default=0) >= LEAST_WEIGHTS
+    quantise(network.segmentor, LEAST_WEIGHTS if pays else 1)
+    return {"int8 weights" if pays else "int8 weights, forced on small layers": network}
+
+
+def follow(
+    model: X2SAM,
+    profiles: Mapping[str, EngineConfig],
+    case: Case,
+    tallies: Mapping[str, Tally],
+    others: Mapping[str, X2SAM] = NO_OTHERS,
+) -> None:
+    """Follow a case's prompts with every profile, frame by frame in turn; ``others`` are networks of single ones."""
+    sessions = {name: Session(others.get(name, model), config) for name, config in profiles.items()}
     ids: dict[str, dict[str, tuple[int, ...]]] = {name: {} for name in profiles}
     for session in sessions.values():
         for prompt in case.prompts:
@@ -135,10 +160,16 @@ def follow(model: X2SAM, profiles: Mapping[str, EngineConfig], case: Case, talli
             tallies[name].j += [region_similarity(mask, case.truth[index]) for mask in found]
 
 
-def step_ms(model: X2SAM, profiles: Mapping[str, EngineConfig], targets: int, num_frames: int) -> dict[str, float]:
+def step_ms(
+    model: X2SAM,
+    profiles: Mapping[str, EngineConfig],
+    targets: int,
+    num_frames: int,
+    others: Mapping[str, X2SAM] = NO_OTHERS,
+) -> dict[str, float]:
     """Return the median milliseconds of a session's step with so many clicked targets, profile by profile in turn."""
     camera = JpegCamera()
-    sessions = {name: Session(model, config) for name, config in profiles.items()}
+    sessions = {name: Session(others.get(name, model), config) for name, config in profiles.items()}
     times: dict[str, list[float]] = {name: [] for name in profiles}
     for session in sessions.values():
         for click in range(targets):
@@ -181,32 +212,55 @@ def release_rows(side: int, repeats: int) -> list[tuple[str, ...]]:
     keep = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 4, dtype=torch.bool)
     states = torch.randn(7, width).split((2, 4, 1))
     words = PromptCondition(states[0][None], keep[0], states[1][None], keep[1], states[2][None])
-    pixels, rows, exact_ms = torch.randn(1, 3, side, side), [], 0.0
+    pixels, rows = torch.randn(1, 3, side, side), []
     decoded = segmentor.decode_pixels(segmentor.encode_image(pixels), first=False)
     entry = segmentor.write_memory(decoded, segmentor.step(decoded, words))
     memory = MemoryBatch.stack([entry] * slots, range(slots, 0, -1))
     large = {"memory_window": 32, "memory_pool": 8}  # cells of a map that is eight times nano's
-    profiles = {EXACT: {}, "windows of 32, pools of 8": large, "and stored keys pooled by 2": {**large, **KEYS}}
-    for name, profile in progress(profiles.items(), f"release size at {side}", len(profiles)):
-        stepper = Stepper(segmentor, EngineConfig(**profile))
-        whole, rest, look = [], [], []
-        for _ in range(repeats):
-            started = time.perf_counter()
-            seen = stepper.decode_pixels(stepper.encode(pixels), first=False)
-            shared = time.perf_counter() - started
-            started = time.perf_counter()
-            finest = stepper.recall(seen, memory)
-            look.append(time.perf_counter() - started)
-            started = time.perf_counter()
-            stepper.write(seen, stepper.step(seen, words, memory, finest))
-            rest.append(shared + time.perf_counter() - started)
-            whole.append(rest[-1] + look[-1])
-        ms = {1: 1e3 * float(np.median(whole)), 4: 1e3 * float(np.median(rest) + np.median(look) / 4)}
-        exact_ms = exact_ms or ms[1]
-        for refresh, cost in ms.items():
-            row = name if refresh == 1 else f"{name}, refresh {refresh}"
-            rows.append((row, number(cost, 0), number(exact_ms / cost, 2)))
+    rounded = copy.deepcopy(segmentor)
+    quantise(rounded)
+    profiles = {
+        EXACT: (segmentor, {}),
+        "windows of 32, pools of 8": (segmentor, large),
+        "and stored keys pooled by 2": (segmentor, {**large, **KEYS}),
+        "int8 weights": (rounded, {}),
+        "int8 weights, windows, pooled keys": (rounded, {**large, **KEYS}),
+    }
+    steppers = {name: Stepper(network, EngineConfig(**profile)) for name, (network, profile) in profiles.items()}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in profiles}
+    equal: dict[str, float] = {}
+    for index in progress(range(repeats + 1), f"release size at {side}", repeats + 1):
+        for name, stepper in steppers.items():
+            ms, masks = release_ms(stepper, pixels, words, memory)
+            exact_masks = masks if name == EXACT else exact_masks
+            equal[name] = float(((masks > 0) == (exact_masks > 0)).double().mean())
+            if index:  # the first time round warms up
+                times[name].append(ms)
+    typical = {name: np.median(values, axis=0) for name, values in times.items()}
+    exact_ms = typical[EXACT].sum()
+    for name, (rest, look) in typical.items():
+        for row, cost, same in (
+            (name, rest + look, number(equal[name], 4)),
+            (f"{name}, refresh 4", rest + look / 4, "-"),
+        ):
+            rows.append((row, number(cost, 0), number(exact_ms / cost, 2), same))
     return rows
+
+
+def release_ms(
+    stepper: Stepper, pixels: torch.Tensor, words: PromptCondition, memory: MemoryBatch
+) -> tuple[tuple[float, float], torch.Tensor]:
+    """Return the milliseconds of a frame without its look into the finest memory, of that look, and the masks' values."""
+    marks = [time.perf_counter()]
+    seen = stepper.decode_pixels(stepper.encode(pixels), first=False)
+    marks.append(time.perf_counter())
+    finest = stepper.recall(seen, memory)
+    marks.append(time.perf_counter())
+    output = stepper.step(seen, words, memory, finest)
+    stepper.write(seen, output)
+    marks.append(time.perf_counter())
+    shared, look, step = (1e3 * float(ms) for ms in np.diff(marks))
+    return (shared + step, look), output.mask_logits
 
 
 def main() -> None:
@@ -220,11 +274,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of real clips")
     parser.add_argument("--real-frames", type=int, default=40, help="frames of a real clip")
     parser.add_argument("--release-side", type=int, default=0, help="of the release-size segmentor; 0: none")
+    parser.add_argument("--release-repeats", type=int, default=1, help="timed frames of it")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the tables into")
     options = parser.parse_args()
-    if min(options.clips, options.frames, options.real_frames, *options.targets) < 1:
-        parser.error("--clips, --frames, --real-frames and --targets are at least 1")
+    if min(options.clips, options.frames, options.real_frames, options.release_repeats, *options.targets) < 1:
+        parser.error("--clips, --frames, --real-frames, --release-repeats and --targets are at least 1")
     with printed_into(options.into, "profiles"):
         run(options)
 
@@ -234,9 +289,11 @@ def run(options: argparse.Namespace) -> None:
     """Measure, then print."""
     model, markdown = load_model(options.model, options.device), options.markdown or bool(options.into)
     profiles = {name: config_of(each, model.config.segmentor.image_size) for name, each in PROFILES.items()}
+    others = int8_profile(options.model, options.device)
+    profiles |= {name: EngineConfig() for name in others}
     print(f"{options.model}: {hardware_line(options.device)}")
     counts = progress(options.targets, "timing", len(options.targets))
-    ms = {count: step_ms(model, profiles, count, options.frames) for count in counts}
+    ms = {count: step_ms(model, profiles, count, options.frames, others) for count in counts}
     real = list(real_cases(options.data, options.real_frames))
     if not real:
         print(f"No real clips: {options.data} has no sequences.json; set --data or X2SAM_DATA.")
@@ -246,7 +303,7 @@ def run(options: argparse.Namespace) -> None:
     tallies = {kind: {name: Tally() for name in profiles} for kind in kinds}
     for kind, (cases, total) in kinds.items():
         for case in progress(cases, kind, total):
-            follow(model, profiles, case, tallies[kind])
+            follow(model, profiles, case, tallies[kind], others)
     header = ["profile"]
     for count in options.targets:
         header += [f"ms, {count} target{'s' * (count != 1)}", "speed-up"]
@@ -255,8 +312,8 @@ def run(options: argparse.Namespace) -> None:
     print_table("Approximate profiles", header, nano_rows(profiles, ms, tallies), markdown)
     if options.release_side:
         title = f"Release size, random weights, {options.release_side} pixels, one target"
-        rows = release_rows(options.release_side, 1)
-        print_table(title, ("profile", "ms a frame", "speed-up"), rows, markdown)
+        rows = release_rows(options.release_side, options.release_repeats)
+        print_table(title, ("profile", "ms a frame", "speed-up", "equal signs"), rows, markdown)
 
 
 if __name__ == "__main__":

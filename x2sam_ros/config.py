@@ -245,6 +245,11 @@ class NodeConfig:
     checkpoint: str = _parameter("", "folder of a checkpoint; empty loads the preset")
     device: str = _parameter("cpu", "where the model runs: cpu, cuda or cuda:N")
     dtype: str = _parameter("float32", "arithmetic of the model", choices=("float32", "bfloat16"))
+    weights: str = _parameter(
+        "exact",
+        "int8 rounds the weights of large layers to eight bits, for a CPU and float32: quicker at release size",
+        choices=("exact", "int8"),
+    )
     memory_policy: str = _parameter("fifo", "which frames a target remembers; x2sam plugins lists the policies")
     max_pending_commands: int = _parameter(
         64, "prompts that may wait for the model; more are rejected", low=1, high=4096

@@ -64,6 +64,8 @@ def test_what_is_not_as_it_seems_is_said(run: Run, monkeypatch: pytest.MonkeyPat
         (["--threads", "0"], "--threads is 0"),
         (["--model", "giant"], "no checkpoint 'giant'"),
         (["--device", "cuda:77"], "asks for CUDA"),
+        (["--weights", "int4"], "weights is 'int4', expected one of exact, int8"),
+        (["--weights", "int8", "--dtype", "bfloat16"], "weights int8 are for float32"),
         (["--plot", "plot.doc"], "use one of: .svg, .png"),
         (["--json", "{tmp}/nowhere/bench.json"], "there is no folder"),
         (["--targets", "256", "--model", "release"], "'release' needs about"),

@@ -23,6 +23,7 @@ from x2sam_ros.checkpoint.writer import pieces, write_safetensors
 from x2sam_ros.config import NodeConfig
 from x2sam_ros.errors import CheckpointError, ConfigError, X2SamError
 from x2sam_ros.model.config import PRESETS, X2SAMConfig, from_dict, to_dict
+from x2sam_ros.model.int8 import EXACT, INT8, check_weights, quantise, weights_of
 from x2sam_ros.model.tokenizer import Tokenizer, load_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
@@ -40,6 +41,7 @@ def load_model(
     preset_or_folder: str | Path = NodeConfig.preset,
     device: str = NodeConfig.device,
     dtype: str | torch.dtype = NodeConfig.dtype,
+    weights: str = NodeConfig.weights,
     verify: bool = False,
 ) -> X2SAM:
     """Load a checkpoint, ready for inference.
@@ -51,13 +53,15 @@ def load_model(
             ``owner/name`` of one.
         device: where to put it, for example ``cpu`` or ``cuda:0``.
         dtype: type of the weights: ``float32``, ``bfloat16`` or ``float16``.
+        weights: ``exact``, or ``int8`` for the large layers of the segmentor: see ``model.int8.quantise``.
         verify: whether to compare the files' SHA-256 with the manifest; their sizes always are.
 
     Raises:
-        ConfigError: preset, device or dtype is unknown.
+        ConfigError: preset, device, dtype or weights is unknown, or int8 is not for them.
         CheckpointError: files are missing, corrupt, or of another size.
     """
     wanted, target = read_dtype(dtype), read_device(device)
+    check_weights(weights, target, wanted)
     folder = _find(preset_or_folder)
     check_manifest(folder, sums=verify)
     config, tokenizer = read_config(folder), load_tokenizer(folder)
@@ -71,6 +75,8 @@ def load_model(
     model.load_state_dict(state, assign=True)
     model.to(target).language.choose_attention()
     order_weights(model)
+    if weights == INT8:
+        quantise(model.segmentor)
     model.identity = noted_sha256(folder, WEIGHTS_FILE)
     return model.eval().requires_grad_(False)
 
@@ -220,7 +226,13 @@ def _checksum(names: Iterable[str], read: Callable[[str], Tensor]) -> str:
 
 
 def save_model(model: X2SAM, folder: Path) -> None:
-    """Write a model and its tokenizer as a checkpoint folder, which is made where it does not exist."""
+    """Write a model and its tokenizer as a checkpoint folder, which is made where it does not exist.
+
+    Raises:
+        ConfigError: its weights are rounded to int8.
+    """
+    if weights_of(model) != EXACT:
+        raise ConfigError("a model with int8 weights is not saved; load it with weights exact, and save that")
     save_checkpoint(model.config, model.state_dict(), model.tokenizer, folder)
 
 

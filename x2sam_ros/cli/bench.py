@@ -30,6 +30,7 @@ def bench(
     ] = NodeConfig.preset,
     device: options.Device = NodeConfig.device,
     dtype: options.Dtype = NodeConfig.dtype,
+    weights: options.Weights = NodeConfig.weights,
     targets: Annotated[str, typer.Option(help="Numbers of targets to measure, with commas.")] = "1,2,4,8,16",
     frames: Annotated[
         int, typer.Option(help=f"Timed frames of each variant and number of targets; a multiple of {CLIP_LENGTH}.")
@@ -64,7 +65,7 @@ def bench(
             raise ConfigError(f"there is no folder {path.resolve().parent} for {path.name}; make it first")
     if plot is not None:
         check_plot_path(plot)
-    opened = _open(model, device, dtype, max(*wanted.targets, stream_targets), threads)
+    opened = _open(model, device, dtype, weights, max(*wanted.targets, stream_targets), threads)
     report = _run(opened, _scene(width, height), wanted)
     print_report(report, markdown)
     if json_path is not None:
@@ -94,7 +95,7 @@ def _read_size(text: str) -> tuple[int, int]:
     raise ConfigError(f"--size is {text!r:.80}, expected WIDTHxHEIGHT in pixels, each {SMALLEST} to {LARGEST}")
 
 
-def _open(name: str, device: str, dtype: str, targets: int, threads: int | None) -> BenchModel:
+def _open(name: str, device: str, dtype: str, weights: str, targets: int, threads: int | None) -> BenchModel:
     """Set the threads and load; late, so that every other mistake is found before these seconds are spent."""
     import torch
 
@@ -104,7 +105,7 @@ def _open(name: str, device: str, dtype: str, targets: int, threads: int | None)
         if threads < 1:
             raise ConfigError(f"--threads is {threads}, expected 1 or more")
         torch.set_num_threads(threads)
-    return open_bench_model(name, device, dtype, targets)
+    return open_bench_model(name, device, dtype, targets, weights)
 
 
 def _scene(width: int, height: int) -> BenchScene:

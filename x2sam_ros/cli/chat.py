@@ -50,6 +50,7 @@ def chat(
     checkpoint: options.Checkpoint = None,
     device: options.Device = NodeConfig.device,
     dtype: options.Dtype = NodeConfig.dtype,
+    weights: options.Weights = NodeConfig.weights,
     score_threshold: options.ScoreThreshold = EngineConfig.score_threshold,
 ) -> None:
     """Chat about a picture or a recording.
@@ -68,14 +69,14 @@ def chat(
         raise BagError(f"--out {out} is a file; give a folder for the overlays")
     shown = read_sample(input_path, frames, topic)
     config = EngineConfig(score_threshold=score_threshold, max_answer_tokens=max_answer_tokens)
-    session = _open_session((name, device, dtype), shown, config)
+    session = _open_session((name, device, dtype, weights), shown, config)
     console = Console(highlight=False, soft_wrap=True)
     talk = _Talk(session, shown, console, out, input_path.resolve().stem)
     if not talk.hold(ask or _typed(console)) and (ask or not sys.stdin.isatty()):
         raise typer.Exit(2)
 
 
-def _open_session(model: tuple[str, str, str], frames: tuple[Frame, ...], config: EngineConfig) -> ChatSession:
+def _open_session(model: tuple[str, str, str, str], frames: tuple[Frame, ...], config: EngineConfig) -> ChatSession:
     """Load the model, late, so that every other mistake is found before these seconds are spent."""
     from x2sam_ros.checkpoint.load import load_model
     from x2sam_ros.engine.chat import ChatSession

@@ -14,6 +14,7 @@ Preset = Annotated[str | None, typer.Option(help=f"Built-in model; {NodeConfig.p
 Checkpoint = Annotated[Path | None, typer.Option(help="Folder of a model of your own.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Weights = Annotated[str, typer.Option(help="exact, or int8: large layers in eight bits, for a CPU and float32.")]
 ScoreThreshold = Annotated[float, typer.Option(help="Confidence below which nothing counts as found.")]
 MaxAnswerTokens = Annotated[
     int, typer.Option("--max-answer-tokens", "--max-tokens", help="Tokens after which an answer is cut off.")

@@ -62,6 +62,7 @@ def replay(
     checkpoint: options.Checkpoint = None,
     device: options.Device = NodeConfig.device,
     dtype: options.Dtype = NodeConfig.dtype,
+    weights: options.Weights = NodeConfig.weights,
     stride: Annotated[int, typer.Option(help="Use every n-th image.")] = 1,
     fps: Annotated[float | None, typer.Option(help="Rate of a folder of images, which has no stamps.")] = None,
     memory_policy: Annotated[
@@ -96,18 +97,18 @@ def replay(
         sinks: list[ResultSink] = [stack.enter_context(ResultWriter(out, overlay))]
         if video is not None:
             sinks.append(stack.enter_context(OverlayVideo(video)))
-        session = _open_session(name, device, dtype, memory_policy)
+        session = _open_session(name, device, dtype, weights, memory_policy)
         report = _run(source, session, sinks, schedule, console)
     _print_report(report, source, [out, *([video] if video else [])], schedule)
     _check_complete(report, source, out)
 
 
-def _open_session(name: str, device: str, dtype: str, memory_policy: str) -> StepSession:
+def _open_session(name: str, device: str, dtype: str, weights: str, memory_policy: str) -> StepSession:
     """Load the model; late, so that every other mistake is found before these seconds are spent."""
     from x2sam_ros.checkpoint.load import load_model
     from x2sam_ros.engine.session import Session
 
-    return Session(load_model(name, device=device, dtype=dtype), memory_policy=memory_policy)
+    return Session(load_model(name, device, dtype, weights), memory_policy=memory_policy)
 
 
 def _run(

@@ -81,6 +81,7 @@ def segment(
     checkpoint: options.Checkpoint = None,
     device: options.Device = NodeConfig.device,
     dtype: options.Dtype = NodeConfig.dtype,
+    weights: options.Weights = NodeConfig.weights,
     score_threshold: options.ScoreThreshold = EngineConfig.score_threshold,
     max_answer_tokens: options.MaxAnswerTokens = EngineConfig.max_answer_tokens,
     official_quirks: Annotated[
@@ -118,7 +119,7 @@ def segment(
         "mode": chosen,
     }
     with ResultFolder(out, prompt, info, force, video=not still and chosen != "image") as folder:
-        results = _results(source, prompt, chosen, clip_length, config, (name, device, dtype))
+        results = _results(source, prompt, chosen, clip_length, config, (name, device, dtype, weights))
         done = _write(results, source, folder)
     _print(done, source, out)
 
@@ -129,7 +130,7 @@ def _results(
     mode: str,
     clip_length: int,
     config: EngineConfig,
-    model: tuple[str, str, str],
+    model: tuple[str, str, str, str],
 ) -> Iterator[tuple[Frame, FrameResult]]:
     """Load the model, late, so that every other mistake is found before these seconds are spent; segment."""
     from x2sam_ros.checkpoint.load import load_model

@@ -200,6 +200,8 @@ class Opener:
         groups = {id(item): item.answer for item in begun if isinstance(item.answer, Group)}
         self._tracker.begin(seen, list(groups.values()), self._admit)
         at, left = begun[0].job.at, self._config.catch_up_frames
+        for group in groups.values():
+            group.at = at.number
         while True:
             for item in begun:
                 item.found = item.found or _seen_targets(groups[id(item)])
@@ -214,10 +216,12 @@ class Opener:
             take = min(len(missing), left if until is not None else (left + 1) // 2)
             at, left = spread(missing, take)[0], left - 1
             self._tracker.advance(self._tracker.encode(at.frame), alive, self._admit)
+            for group in alive:
+                group.at = at.number
 
     def _admit(self, group: Group) -> int | None:
         """Return an id below 0, which the session replaces by one of its own."""
-        full = len(group.targets) >= self._config.max_targets
+        full = sum(target_id < 0 for target_id in group.targets) >= self._config.max_targets
         return None if full else min(0, *group.targets) - 1 if group.targets else -1
 
 

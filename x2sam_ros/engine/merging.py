@@ -118,9 +118,9 @@ class Merger:
             live: those of them that somebody still wants an answer to.
         """
         join, answer = item.job, item.answer
-        assert isinstance(join, Join)
-        if not isinstance(answer, Group):
-            return [_refusal(job, answer) for job in live]
+        assert isinstance(join, Join) and isinstance(answer, (Group, Reply))
+        if isinstance(answer, Reply):
+            return [grounding_of(j.prompt, j.at.frame, answer.status, answer.message, reply=answer) for j in live]
         found = {target.class_index: target for target in item.found}
         wanted = [job for job in live if join.label_of(job) in found or self._rests(job.target)]
         joined = self._adopt(join, answer, wanted) if wanted else {}
@@ -197,7 +197,8 @@ class Merger:
             others += [group.prompt_of(target) for target in staying]
         words = _words(job.prompt)
         said = words and any(_words(other) == words for other in others)
-        return len(others) < self._config.max_merged and not said
+        # at the cap on targets, a conversation of its own can take the place of others
+        return len(others) < min(self._config.max_merged, self._config.max_targets) and not said
 
     def _group_of(self, target: Target | None) -> Group | None:
         if target is None:
@@ -216,9 +217,3 @@ def _words(prompt: Prompt) -> str:
 
 def _refined(jobs: Iterable[Job]) -> set[int]:
     return {job.target.target_id for job in jobs if job.target is not None}
-
-
-def _refusal(job: Job, answer: Reply | str) -> Grounding:
-    if isinstance(answer, str):
-        return grounding_of(job.prompt, job.at.frame, GroundingStatus.REJECTED, answer)
-    return grounding_of(job.prompt, job.at.frame, answer.status, answer.message, reply=answer)

@@ -34,6 +34,7 @@ from x2sam_ros.engine.preprocess import at_side
 from x2sam_ros.engine.track import Group, Target
 from x2sam_ros.errors import PluginError, SavedSessionError
 from x2sam_ros.model.config import SegmentorConfig
+from x2sam_ros.model.int8 import EXACT, weights_of
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
 
@@ -199,6 +200,7 @@ def _origin(model: X2SAM, policy: PolicyGuard) -> dict[str, Any]:
         "network": dict(_flat(asdict(at_side(model.config.segmentor, policy.config.input_side)))),
         "checkpoint": identity(model),
         "dtype": str(model.bg_embeds.weight.dtype).removeprefix("torch."),
+        "weights": weights_of(model),
         "memory_policy": {"name": policy.name, "capacity": policy.capacity},
     }
 
@@ -253,6 +255,8 @@ def _check_origin(path: Path, content: Mapping[str, Any], model: X2SAM, policy: 
     if content["dtype"] != here["dtype"]:
         what = f"weights in {content['dtype']}, here they are in {here['dtype']}"
         raise _foreign(path, what, "load the model in that type")
+    if (saved := content.get("weights", EXACT)) != here["weights"]:
+        raise _foreign(path, f"weights {saved}, here they are {here['weights']}", "load the model with those")
     if content["memory_policy"] != here["memory_policy"]:
         theirs, ours = (
             f"'{known['name']}' of {known['capacity']} frames"

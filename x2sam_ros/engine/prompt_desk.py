@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from x2sam_ros.config import EngineConfig
@@ -64,6 +64,7 @@ class PromptDesk:
         self._merger = Merger(config, roster)
         self._joining: list[Join] = []  # on the frame that is being segmented; jobs of all are among those asked
         self._pictures: Pictures | None = None  # of that frame
+        self._moved: list[tuple[Group, Group, Target]] = []  # refined targets of Roster.opening: new and old group
         self.lane = LanguageLane(self._opener.run, model.device, config, turns)
         self.queue = PromptQueue(config)
         self.regrounder = Regrounder(model, config, roster, self._opener, self.lane)
@@ -133,21 +134,47 @@ class PromptDesk:
         self._joining = []
         self._answers += self._settle_all(self.regrounder.take(self.lane.take()))
 
+    def tell(self, answers: Iterable[Grounding]) -> None:
+        """Let the next result have these."""
+        self._answers += answers
+
+    def recover(self, error: BaseException, frame: Frame) -> None:
+        """Answer, or ask again, what was to begin on a frame that failed; refined targets are what they were before.
+
+        Args:
+            error: why. A frame that cannot be used is no prompt's fault: what is understood begins on the next one.
+            frame: the frame.
+        """
+        opening, self._roster.opening = self._roster.opening, []
+        refined = {id(new) for new, _, _ in self._moved}
+        for new, old, target in self._moved:
+            if any(new is group for group in opening):
+                old.targets[target.target_id] = target
+                if all(old is not group for group in self._roster.groups):
+                    self._roster.groups.append(old)
+        self._moved = []
+        for group in opening:
+            if not isinstance(error, FrameError):
+                reason = f"the frame that was to carry it out failed: {error}"
+                self._answers.append(grounding_of(group.prompt, frame, GroundingStatus.REJECTED, reason))
+            elif id(group) in refined:
+                self.queue.put_back(Waiting(group.prompt))
+            else:
+                self._roster.understood.append(group)
+
     def take_answers(self) -> list[Grounding]:
-        """Return what became of prompts since the last call, that of ``carry_out`` aside."""
+        """Return what became of prompts since the last call."""
         answers, self._answers = self._answers, []
         return answers
 
-    def carry_out(self, kept: Kept, seen: Seen, tracker: Tracker) -> list[Grounding]:
+    def carry_out(self, kept: Kept, seen: Seen, tracker: Tracker) -> None:
         """Hand the prompts that are due to the lane, or carry them out.
+
+        Inline, prompts about the newest frame itself leave their groups in ``Roster.opening``.
 
         Args:
             kept, seen: the newest frame.
             tracker: of the session's thread.
-
-        Returns:
-            What was rejected, answered in words, or has caught up already. Prompts about the newest frame itself leave
-            their groups in ``Roster.opening``, inline.
 
         Raises:
             FrameError: the language model cannot be shown the frame; every prompt waits on.
@@ -156,11 +183,11 @@ class PromptDesk:
         due, refused = self.queue.due(kept, self._buffer)
         if due:
             self.regrounder.cancel()
-        answered = [self._refuse(waiting, kept.frame, reason) for waiting, reason in refused]
+        self.tell(self._refuse(waiting, kept.frame, reason) for waiting, reason in refused)
         pictures = Pictures(self._model, seen, [waiting.clip for waiting, at in due if at is kept])
         if inline and any(at is kept and waiting.clip is None for waiting, at in due):
             self._look(pictures, due)
-        self._roster.opening, self._roster.understood = self._roster.understood, []
+        self._roster.opening, self._roster.understood, self._moved = self._roster.understood, [], []
         batches: dict[int, list[Job | Join]] = {}
         joins: list[Join] = []
         for waiting, at in due:
@@ -174,10 +201,10 @@ class PromptDesk:
                     self.queue.put_back(replace(waiting, at=at))
                     continue
                 if inline and at is kept and not merges:
-                    answered += self._open(job, pictures)
+                    self.tell(self._open(job, pictures))
                     continue
             except (PromptError, PluginError, ConfigError, FrameError) as error:
-                answered.append(self._refuse(waiting, at.frame, str(error)))
+                self.tell([self._refuse(waiting, at.frame, str(error))])
                 continue
             self._asked.append(job)
             self._roster.reserved += job.reserves
@@ -190,19 +217,17 @@ class PromptDesk:
                 batches.setdefault(join.at.number, []).append(self._merger.seal(join, tracker.place(join.at.frame)))
         for jobs in batches.values():
             if inline:
-                answered += self._settle_all(self._opener.run(jobs, kept))
+                self.tell(self._settle_all(self._opener.run(jobs, kept)))
             else:
                 self.lane.put(jobs)
-        return answered
 
-    def join(self, kept: Kept, tracker: Tracker) -> list[Grounding]:
+    def join(self, kept: Kept, tracker: Tracker) -> None:
         """Carry out, inline, what joins conversations on the newest frame, to which their targets have been brought."""
         joins, self._joining = self._joining, []
         pictures, self._pictures = self._pictures, None
-        if not joins:
-            return []
-        sealed = [self._merger.seal(join, tracker.place(kept.frame)) for join in joins]
-        return self._settle_all(self._opener.run(sealed, kept, pictures))
+        if joins:
+            sealed = [self._merger.seal(join, tracker.place(kept.frame)) for join in joins]
+            self.tell(self._settle_all(self._opener.run(sealed, kept, pictures)))
 
     def reground(self, kept: Kept, seen: Seen) -> None:
         """Ask for a target again whose words are due, while no prompt is being carried out."""
@@ -242,9 +267,13 @@ class PromptDesk:
         answer = self._opener.understand(job, pictures)
         if isinstance(answer, Reply):
             return [grounding_of(job.prompt, job.at.frame, answer.status, answer.message, reply=answer)]
+        old = None if job.target is None else self._roster.group_of(job.target.target_id)
+        left = None if old is None or job.target is None else old.targets[job.target.target_id]
         if refused := self._make_room(job, answer):
             return [refused]
         self._roster.opening.append(answer)
+        if old is not None and left is not None:
+            self._moved.append((answer, old, left))
         return []
 
     def _settle_all(self, opened: Sequence[Opened]) -> list[Grounding]:
@@ -275,16 +304,15 @@ class PromptDesk:
         for job in live:
             self._asked.remove(job)
             self._roster.reserved -= job.reserves
-            if isinstance(item.answer, str):
-                self._give_up_resting(job.prompt.target_id)
+        if isinstance(item.answer, str):
+            return [self._rejected(job.prompt, job.at.frame, item.answer) for job in live]
         return self._merger.settle(item, live) if live else []
 
     def _settle(self, job: Job, item: Opened) -> Grounding:
         """Follow a group that has caught up, under ids of the session; report it, or why it is rejected."""
         answer = item.answer
         if isinstance(answer, str):
-            self._give_up_resting(job.prompt.target_id)
-            return grounding_of(job.prompt, job.at.frame, GroundingStatus.REJECTED, answer)
+            return self._rejected(job.prompt, job.at.frame, answer)
         if isinstance(answer, Reply):
             return grounding_of(job.prompt, job.at.frame, answer.status, answer.message, reply=answer)
         if refused := self._make_room(job, answer):
@@ -306,16 +334,23 @@ class PromptDesk:
         return None
 
     def _refuse(self, waiting: Waiting, frame: Frame, reason: str) -> Grounding:
-        """Reject a prompt; a target that rests has no other way back, so that it is given up."""
-        target_id = waiting.prompt.target_id
-        if not waiting.again or not self._give_up_resting(target_id):
-            return grounding_of(waiting.prompt, frame, GroundingStatus.REJECTED, reason)
+        """Reject a prompt; one that was asked on an earlier stream was its resting target's only way back."""
+        if waiting.again:
+            return self._rejected(waiting.prompt, frame, reason)
+        return grounding_of(waiting.prompt, frame, GroundingStatus.REJECTED, reason)
+
+    def _rejected(self, prompt: Prompt, frame: Frame, reason: str) -> Grounding:
+        """Reject a prompt that is asked nowhere any more; a resting target that has no other is given up."""
+        if not self._give_up_resting(prompt.target_id):
+            return grounding_of(prompt, frame, GroundingStatus.REJECTED, reason)
         reason = f"another stream began, and on it this cannot be asked again: {reason}"
-        given_up = grounding_of(waiting.prompt, frame, GroundingStatus.REMOVED, reason)
-        return replace(given_up, target_ids=(target_id or 0,))
+        given_up = grounding_of(prompt, frame, GroundingStatus.REMOVED, reason)
+        return replace(given_up, target_ids=(prompt.target_id or 0,))
 
     def _give_up_resting(self, target_id: int | None) -> bool:
-        """Forget a target whose prompt cannot be asked again; return whether it was one."""
+        """Forget a resting target whose prompt cannot be asked again; return whether it was one."""
+        if any(waiting.again and waiting.prompt.target_id == target_id for waiting in self.queue):
+            return False  # it has its own way back
         for group in self._roster.groups:
             if target_id is not None and target_id in group.targets and not len(group.memory):
                 self._roster.remove(target_id)

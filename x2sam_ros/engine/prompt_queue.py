@@ -36,7 +36,8 @@ class Waiting:
     def asked_anew(self) -> Waiting:
         """Return it for another stream: words are asked at once, regions on the frame of their stamp."""
         words = isinstance(self.prompt, (TextPrompt, ClassListPrompt, CaptionPrompt))
-        prompt = replace(self.prompt, stamp_ns=None) if words else self.prompt
+        at_stamp = self.prompt.stamp_ns if self.at is None else self.at.frame.stamp_ns
+        prompt = replace(self.prompt, stamp_ns=None if words else at_stamp)
         return replace(self, prompt=prompt, again=True, at=None)
 
 

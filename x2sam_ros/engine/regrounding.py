@@ -128,7 +128,7 @@ class Regrounder:
         if not isinstance(group, Group) or not found or group.targets[target_id].logits is None:
             watch.pause = min(max(2 * watch.pause, COOL_DOWN), LONGEST_PAUSE)
             return
-        group.targets = {target_id: group.targets[target_id]}
+        group.targets, group.members = {target_id: group.targets[target_id]}, watch.group.members
         if not self._roster.full(group, leaving=target_id):
             self._roster.remove(target_id)
             self._roster.groups.append(group)
@@ -172,6 +172,9 @@ class Regrounder:
 
 
 def _can_be_asked(group: Group, target: Target) -> bool:
-    """Tell whether a target's prompt is words with an answer that is known, and it does not wait for another stream."""
+    """Tell whether a target's prompt is words with an answer that is known, and it does not wait for another stream.
+
+    Asked again by itself it would leave a conversation that it shares.
+    """
     words = isinstance(group.prompt_of(target), TextPrompt) and not group.reply.spans
-    return words and bool(len(group.memory))
+    return words and bool(len(group.memory)) and len(group.labels) == 1

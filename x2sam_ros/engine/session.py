@@ -31,7 +31,7 @@ from x2sam_ros.engine.track import Group
 from x2sam_ros.engine.tracker import Seen, Stopwatch, Tracker, arithmetic
 from x2sam_ros.errors import FrameError, PromptError, SavedSessionError
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt, Uint8Array
+from x2sam_ros.types import Frame, FrameResult, GroundingStatus, Prompt, Uint8Array
 
 MAX_CLIP_FRAMES = 128
 """Most frames of a clip that a prompt may come with."""
@@ -211,6 +211,8 @@ class Session:
     ) -> Session:
         """Return a session that goes on following what another one saved; its next frame is frame 0.
 
+        A first frame with a stamp more than ``clock_jump_ms`` before those that are remembered begins another stream.
+
         What of a damaged file had to be left out is named in ``left_out``, a sentence each.
 
         Args:
@@ -237,6 +239,8 @@ class Session:
                 f"{path} does not fit here: {excess}, or remove the file and give the prompts again"
             )
         session._desk.queue.use_ids(state.prompt_ids)
+        if stamps := [record.stamp_ns for group in state.groups for record in group.memory.records]:
+            session._timeline.resume(max(stamps))
         session.left_out = state.left_out
         return session
 
@@ -274,7 +278,6 @@ class Session:
             ModelError: the network answered with NaN.
         """
         arrival = self._timeline.judge(frame)
-        self._roster.opening = []
         watch = self._tracker.watch = Stopwatch(self._model.device if self._config.exact_timings else None)
         started = time.perf_counter()
         if arrival is Arrival.ANOTHER_STREAM:
@@ -284,13 +287,14 @@ class Session:
         kept = repeated or self._buffer.add(frame)
         try:
             with self._desk.lane.sharing():
-                groundings = self._segment(kept, repeated is not None)
-        except BaseException:
+                self._segment(kept, repeated is not None)
+        except BaseException as error:
             if repeated is None:
                 self._buffer.discard(kept)
+            self._desk.recover(error, frame)
             raise
         self._timeline.accept(frame)
-        groundings = self._desk.take_answers() + groundings
+        groundings = self._desk.take_answers()
         with watch.timed("postprocess"):
             seen = self._roster.targets
             masks = self._roster.masks(self._tracker.place(frame))
@@ -310,28 +314,29 @@ class Session:
             timings_ms=watch.timings_ms,
         )
 
-    def _segment(self, kept: Kept, repeated: bool) -> list[Grounding]:
+    def _segment(self, kept: Kept, repeated: bool) -> None:
         """Bring every target to this frame and carry out the waiting prompts; without either there is nothing to do."""
-        roster = self._roster
-        groundings: list[Grounding] = []
-        self._desk.take_over()
-        if not (roster.groups or roster.understood or len(self._desk.queue)):
-            return groundings
+        roster, desk = self._roster, self._desk
+        desk.take_over()
+        if not (roster.groups or roster.understood or len(desk.queue)):
+            return
         with arithmetic(self._model, self._config):
             seen = self._encode(kept.frame)
-            if roster.understood or len(self._desk.queue):
+            if roster.understood or len(desk.queue):
                 with self._tracker.watch.timed("language"):
-                    groundings += self._desk.carry_out(kept, seen, self._tracker)
-            followed = [group for group in roster.groups if len(group.memory)]  # others rest until they are asked again
-            if followed and not repeated:
-                groundings += self._advance(seen, followed)
+                    desk.carry_out(kept, seen, self._tracker)
+            # without a memory they rest until they are asked again
+            followed = [group for group in roster.groups if len(group.memory) and group.at != kept.number]
+            if followed:
+                self._advance(seen, followed)
             if roster.opening:
-                groundings += self._begin(seen, roster.opening)
+                self._begin(seen, roster.opening)
+            for group in roster.groups:
+                group.at = kept.number
             with self._tracker.watch.timed("language"):
-                groundings += self._desk.join(kept, self._tracker)
+                desk.join(kept, self._tracker)
                 if not repeated:
-                    self._desk.reground(kept, seen)
-        return groundings
+                    desk.reground(kept, seen)
 
     def _encode(self, frame: Frame) -> Seen:
         try:
@@ -340,10 +345,9 @@ class Session:
             message = "there is no GPU memory left to encode the frame, which is dropped"
         raise FrameError(f"{message}; use a smaller model, or free the GPU")
 
-    def _advance(self, seen: Seen, groups: list[Group]) -> list[Grounding]:
+    def _advance(self, seen: Seen, groups: list[Group]) -> None:
         """Segment the frame for groups that have a memory; report class lists that found their first, or give up."""
         looking = [group for group in groups if not group.targets]
-        answers: list[Grounding] = []
         while groups:
             before = [({number: replace(t) for number, t in g.targets.items()}, g.vain_frames) for g in groups]
             try:
@@ -354,16 +358,16 @@ class Session:
             # not in the except block: the traceback holds the tensors of the failed step
             for group, (targets, vain_frames) in zip(groups, before):
                 group.targets, group.vain_frames = targets, vain_frames
-            answers += self._shed(seen.frame)
+            self._shed(seen.frame)
             groups = [group for group in groups if any(group is other for other in self._roster.groups)]
         if due := self._search.due(groups):
             with suppress(torch.OutOfMemoryError):
                 self._tracker.search(seen, due, self._roster.things)
         over = [group for group in looking if group.targets or not group.is_looking(self._config)]
         self._roster.drop_empty()
-        return answers + [report_of(group, seen.frame, self._config) for group in over]
+        self._desk.tell(report_of(group, seen.frame, self._config) for group in over)
 
-    def _shed(self, frame: Frame) -> list[Grounding]:
+    def _shed(self, frame: Frame) -> None:
         """Give up the target that was seen least recently, for want of GPU memory.
 
         Raises:
@@ -376,9 +380,10 @@ class Session:
             raise FrameError("there is no GPU memory left for one target; the frame is dropped, use a smaller model")
         reason = f"as there is no GPU memory left for {count} targets; lower max_targets, or free the GPU"
         given_up = self._roster.give_up(reason)
-        return given_up.reports(frame) if given_up is not None else []
+        if given_up is not None:
+            self._desk.tell(given_up.reports(frame))
 
-    def _begin(self, seen: Seen, groups: list[Group]) -> list[Grounding]:
+    def _begin(self, seen: Seen, groups: list[Group]) -> None:
         """Segment the frame for new groups, which see it as their first; keep what found something or still looks."""
         roster = self._roster
         try:
@@ -386,11 +391,13 @@ class Session:
         except torch.OutOfMemoryError:
             roster.opening = []
             message = "there is no GPU memory left to begin it; remove a target or lower max_targets"
-            return [grounding_of(group.prompt, seen.frame, GroundingStatus.REJECTED, message) for group in groups]
+            self._desk.tell(grounding_of(g.prompt, seen.frame, GroundingStatus.REJECTED, message) for g in groups)
+            return
         roster.groups, roster.opening = [*roster.groups, *groups], []
         roster.drop_empty()
-        given_up = [report for one in roster.make_room(groups) for report in one.reports(seen.frame)]
-        return [report_of(group, seen.frame, self._config) for group in groups] + given_up
+        given_up = roster.make_room(groups)
+        self._desk.tell(report_of(group, seen.frame, self._config) for group in groups)
+        self._desk.tell(report for one in given_up for report in one.reports(seen.frame))
 
 
 def _check_clip(clip: Uint8Array) -> None:

@@ -18,9 +18,11 @@ import torch
 from torch import Tensor
 
 from x2sam_ros.config import EngineConfig
-from x2sam_ros.errors import X2SamError
+from x2sam_ros.errors import ConfigError, X2SamError
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.encoder import ImageFeatures
+from x2sam_ros.model.int8 import EXACT as EXACT_WEIGHTS
+from x2sam_ros.model.int8 import weights_of
 from x2sam_ros.model.mask_decoder import PADDED_CLASS_LOGIT
 from x2sam_ros.model.memory import MemoryBatch, MemoryEntry
 from x2sam_ros.model.pixel_decoder import PixelFeatures
@@ -51,6 +53,9 @@ class Stepper:
 
     Attributes:
         fault: why nothing is compiled though it was asked for; "" otherwise.
+
+    Raises:
+        ConfigError: a network with int8 weights is to be compiled.
     """
 
     def __init__(self, segmentor: Segmentor, config: EngineConfig) -> None:
@@ -58,6 +63,8 @@ class Stepper:
         self._slots = config.num_maskmem
         self._shortcuts = Shortcuts(config.memory_window, config.memory_pool, config.memory_key_pool)
         self._compiles = config.compiled == "on"
+        if self._compiles and weights_of(segmentor) != EXACT_WEIGHTS:
+            raise ConfigError("compiled is on, but weights are int8, which cannot be compiled; choose one of the two")
         self._thread: int | None = None
         self.fault = ""
 

@@ -177,6 +177,7 @@ class Group:
         clicks: clicks given so far, so that later ones refine them.
         reply: what the language model said.
         vain_frames: frames on which nothing was found, until something is.
+        at: number of the buffered frame that it was brought to; -1 where that is another session's.
         members: the prompts of a merged conversation, one for each label; () where ``prompt`` is the only one. The
             label of a member without a target is not looked for.
     """
@@ -192,6 +193,7 @@ class Group:
     reply: Reply = field(default_factory=Reply)
     targets: dict[int, Target] = field(default_factory=dict)
     vain_frames: int = 0
+    at: int = -1
     members: tuple[Member, ...] = ()
 
     @property

@@ -18,9 +18,11 @@ from x2sam_ros.checkpoint.load import (
     read_dtype,
     ships_with_weights,
 )
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.evaluation.hardware import available_bytes
 from x2sam_ros.model.config import PRESETS, SegmentorConfig, X2SAMConfig, preset
+from x2sam_ros.model.int8 import INT8, check_weights, int8_layers, quantise
 from x2sam_ros.model.segmentor import Segmentor
 from x2sam_ros.model.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
@@ -55,12 +57,15 @@ class BenchModel:
     @property
     def parameters(self) -> int:
         """Number of weights that are there."""
-        return sum(p.numel() for p in self.model.parameters() if p.device.type != "meta")
+        rounded = sum(layer.weight.numel() + layer.out_features for layer in int8_layers(self.model))
+        return rounded + sum(p.numel() for p in self.model.parameters() if p.device.type != "meta")
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What a reader of the figures must know, a sentence each."""
         said = []
+        if layers := sum(1 for _ in int8_layers(self.model)):
+            said.append(f"{layers} large layers have int8 weights.")
         if self.is_random:
             said.append(
                 "Random weights: costs are those of the published sizes, masks mean nothing, and every target is kept."
@@ -72,7 +77,7 @@ class BenchModel:
         return tuple(said)
 
 
-def open_bench_model(name: str, device: str, dtype: str, targets: int) -> BenchModel:
+def open_bench_model(name: str, device: str, dtype: str, targets: int, weights: str = NodeConfig.weights) -> BenchModel:
     """Load a checkpoint, or build a preset that ships without weights.
 
     Of a preset without weights the language side is left out where there is no memory for it.
@@ -81,18 +86,21 @@ def open_bench_model(name: str, device: str, dtype: str, targets: int) -> BenchM
         name: a preset, a checkpoint folder or a hub id.
         device, dtype: as for ``load_model``.
         targets: most targets that are to be followed, which decides how much memory is worked in.
+        weights: as for ``load_model``.
 
     Raises:
-        ConfigError: a name is unknown, or the model and its targets are too large for the memory that is free.
+        ConfigError: a name is unknown, int8 is not for this device or type, or the model and its targets are too large
+            for the memory that is free.
         CheckpointError: the folder is no checkpoint.
     """
     wanted, where = read_dtype(dtype), read_device(device)
+    check_weights(weights, where, wanted)
     free = available_bytes(where)
     if name not in PRESETS or ships_with_weights(name):
         if Path(name).is_dir():
             skeleton = build_skeleton(read_config(Path(name)), load_tokenizer(Path(name)), name)
             _check_room(name, _weight_bytes(skeleton, wanted.itemsize), skeleton.config, targets, wanted, free)
-        model = load_model(name, device, wanted)
+        model = load_model(name, device, wanted, weights)
         _check_room(name, 0, model.config, targets, wanted, available_bytes(where))
         return BenchModel(model, name, wanted)
     config, tokenizer = preset(name), train_tokenizer(["segment the red cup", "what do you see?"], 300)
@@ -103,6 +111,8 @@ def open_bench_model(name: str, device: str, dtype: str, targets: int) -> BenchM
     if not has_language:
         _check_room(name, _weight_bytes(skeleton.segmentor, BUILT_BYTES), config, targets, wanted, free)
     model = random_model(config, tokenizer, where, wanted, has_language)
+    if weights == INT8:
+        quantise(model.segmentor)
     return BenchModel(model, name, wanted, is_random=True, has_language=has_language)
 
 

@@ -262,7 +262,11 @@ class X2SAM(nn.Module):
 
     @classmethod
     def from_pretrained(
-        cls, path_or_id: str | Path, dtype: str | torch.dtype = NodeConfig.dtype, device: str = NodeConfig.device
+        cls,
+        path_or_id: str | Path,
+        dtype: str | torch.dtype = NodeConfig.dtype,
+        device: str = NodeConfig.device,
+        weights: str = NodeConfig.weights,
     ) -> X2SAM:
         """Load a checkpoint, ready for inference; see ``checkpoint.load.load_model``.
 
@@ -270,14 +274,15 @@ class X2SAM(nn.Module):
             path_or_id: a checkpoint folder, the hub id ``owner/name`` of one, or a preset that ships with weights.
             dtype: type of the weights: float32, bfloat16 or float16, by name or as torch's.
             device: where to put it, for example ``cpu`` or ``cuda:0``.
+            weights: ``exact``, or ``int8`` for the large layers of the segmentor.
 
         Raises:
-            ConfigError: preset, device or dtype is unknown.
+            ConfigError: preset, device, dtype or weights is unknown, or int8 is not for them.
             CheckpointError: files are missing, corrupt, or of another size.
         """
         from x2sam_ros.checkpoint.load import load_model
 
-        return load_model(path_or_id, device, dtype)
+        return load_model(path_or_id, device, dtype, weights)
 
     # as a method, with the one signature and docstring it has there
     generate = generation.generate

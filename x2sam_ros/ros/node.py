@@ -66,7 +66,7 @@ def open_sessions(config: NodeConfig, cameras: Sequence[str]) -> Mapping[str, St
     from x2sam_ros.engine.fleet import Fleet
     from x2sam_ros.engine.session import Session
 
-    model = load_model(config.checkpoint or config.preset, config.device, config.dtype)
+    model = load_model(config.checkpoint or config.preset, config.device, config.dtype, config.weights)
     fleet = Fleet()
     return {camera: Session(model, config.engine, config.memory_policy, fleet=fleet) for camera in cameras}
 

@@ -225,6 +225,7 @@ class Worker:
             return Grounding(request.prompt_id, GroundingStatus.REMOVED, target_ids=removed)
         for stream in streams:
             stream.session.reset()
+            stream.newest_stamp_ns = None
             self._give_up_waiting(stream, "a reset came before it was carried out")
         return Grounding(request.prompt_id, GroundingStatus.REMOVED)
 

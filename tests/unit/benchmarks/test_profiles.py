@@ -12,11 +12,12 @@ import torch
 
 from tests.unit.model.networks import frames, nano
 from x2sam_ros.config import EngineConfig
+from x2sam_ros.model.int8 import weights_of
 from x2sam_ros.types import MaskPrompt
 
 sys.path.append(str(Path(__file__).resolve().parents[3] / "benchmarks"))
 
-from profiles import EXACT, PROFILES, Case, Tally, config_of, follow, real_cases, step_ms
+from profiles import EXACT, PROFILES, Case, Tally, config_of, follow, int8_profile, real_cases, step_ms
 
 
 def square(count: int) -> np.ndarray:
@@ -50,6 +51,16 @@ def test_every_profile_is_timed() -> None:
     configs = {EXACT: EngineConfig(), "refresh": EngineConfig(finest_refresh=2)}
     times = step_ms(nano(), configs, 1, 2)
     assert times.keys() == configs.keys() and min(times.values()) > 0
+
+
+@torch.inference_mode()
+def test_int8_weights_are_a_profile_with_a_network_of_its_own() -> None:
+    assert int8_profile("nano", "cuda") == {}
+    others = int8_profile("nano", "cpu")
+    (name,) = others
+    assert name == "int8 weights, forced on small layers" and weights_of(others[name]) == "int8"
+    configs = {EXACT: EngineConfig(), name: EngineConfig()}
+    assert step_ms(nano(), configs, 1, 1, others).keys() == configs.keys()
 
 
 def test_real_clips_are_read_in_colour_order(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from x2sam_ros.checkpoint.load import build_skeleton, cast_weights, load_model, 
 from x2sam_ros.checkpoint.source import TensorInfo
 from x2sam_ros.errors import CheckpointError, ConfigError
 from x2sam_ros.model.config import preset
+from x2sam_ros.model.int8 import Int8Linear
 from x2sam_ros.model.tokenizer import train_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
 
@@ -205,6 +207,36 @@ def test_unknown_names(saved: Path, tmp_path: Path) -> None:
         load_model(saved, device="toaster")
     with pytest.raises(ConfigError, match="use cpu"):
         load_model(saved, device="meta")
+
+
+def test_int8_weights_are_close_and_exact_ones_the_same(model: X2SAM, saved: Path, tmp_path: Path) -> None:
+    segmentor = model.config.segmentor
+    memory = replace(segmentor.memory, attention_feedforward=2**16 // segmentor.memory.attention_hidden)
+    wide = X2SAM(replace(model.config, segmentor=replace(segmentor, memory=memory)), model.tokenizer)
+    save_model(wide, tmp_path / "wide")
+    rounded = load_model(tmp_path / "wide", weights="int8")
+    layers = [name for name, layer in rounded.named_modules() if isinstance(layer, Int8Linear)]
+    assert len(layers) == 2 * memory.attention_layers and all("memory_attention" in name for name in layers)
+    assert rounded.identity and not any(p.requires_grad for p in rounded.parameters())
+    for name in layers:
+        layer, exact = rounded.get_submodule(name), wide.get_submodule(name)
+        x = torch.randn(10, layer.in_features)
+        assert (layer(x) - exact(x)).abs().max() < 0.05 * exact(x).abs().max()
+    with pytest.raises(ConfigError, match="a model with int8 weights is not saved"):
+        save_model(rounded, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    same = X2SAM.from_pretrained(saved, weights="int8").state_dict()  # nothing in it is large enough
+    assert same.keys() == model.state_dict().keys()
+    assert all(torch.equal(same[name], value) for name, value in model.state_dict().items())
+
+
+def test_int8_is_refused_before_anything_is_read(tmp_path: Path) -> None:
+    for options, message in (
+        ({"weights": "int3"}, "'int3', expected one of exact, int8"),
+        ({"weights": "int8", "dtype": "bfloat16"}, "are for float32"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            load_model(tmp_path / "absent", **options)
 
 
 def test_published_files_are_sent_to_the_converter(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from x2sam_ros.engine.persistence import FORMAT, identity
 from x2sam_ros.engine.session import Session
 from x2sam_ros.errors import PromptError, SavedSessionError
 from x2sam_ros.model.config import preset
+from x2sam_ros.model.int8 import quantise
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import MEMORY_POLICIES, installed_plugins
 from x2sam_ros.types import ClassListPrompt, Frame, GroundingStatus, TargetState
@@ -241,6 +242,21 @@ def test_weights_of_another_type(saved: Path) -> None:
     rewrite(saved, lambda content, _: content.update(checkpoint=identity(new_nano().to(torch.bfloat16))))
     message = fails(saved, new_nano().to(torch.bfloat16))
     assert "weights in float32, here they are in bfloat16; load the model in that type" in message
+
+
+def test_int8_weights(saved: Path, tmp_path: Path) -> None:
+    rounded = new_nano()
+    rounded.identity = identity(nano())  # as a checkpoint's has it, whatever its weights are loaded as
+    rewrite(saved, lambda content, _: content.update(checkpoint=rounded.identity))
+    quantise(rounded.segmentor, 1)
+    assert "weights exact, here they are int8; load the model with those" in fails(saved, rounded)
+    rewrite(saved, lambda content, _: content.pop("weights"))  # as releases before int8 wrote it
+    assert "weights exact, here they are int8" in fails(saved, rounded)
+    session, _ = follow(rounded, stream()[:BEFORE], prompts()["text"])
+    session.save(tmp_path / "rounded.x2sam")
+    Session.load(tmp_path / "rounded.x2sam", rounded)
+    rewrite(tmp_path / "rounded.x2sam", lambda content, _: content.update(checkpoint=identity(nano())))
+    assert "weights int8, here they are exact" in fails(tmp_path / "rounded.x2sam", nano())
 
 
 def test_another_policy_another_capacity_fewer_targets(saved: Path) -> None:

@@ -18,7 +18,7 @@ from x2sam_ros.engine.language_lane import Job, LanguageLane
 from x2sam_ros.engine.regrounding import COOL_DOWN, LONGEST_PAUSE
 from x2sam_ros.engine.session import Session
 from x2sam_ros.engine.track import Group
-from x2sam_ros.types import FrameResult, GroundingStatus, Prompt, TargetState
+from x2sam_ros.types import GroundingStatus, Prompt, TargetState
 
 PATIENCE_S = 60.0
 
@@ -284,17 +284,24 @@ def test_caps_have_nothing_to_say(monkeypatch: pytest.MonkeyPatch) -> None:
     assert only(inline.step(stream[5])).status is GroundingStatus.OK
 
 
-def test_a_target_of_a_merged_conversation_moves_out_of_it() -> None:
+def test_targets_that_share_a_conversation_are_not_asked_for_by_themselves() -> None:
     inline = session(reground_frames=2, conversations="merged")
     stream = frames(7)
     first = run(inline, stream[:1], {0: [text("a"), text("b", "the blue square")]})[0]
-    assert len(inline._roster.groups) == 1
-    results: list[FrameResult] = run(inline, stream[1:], {})
+    run(inline, stream[1:], {})
     assert sorted(first.target_ids.tolist()) == [1, 2] == sorted(inline.target_ids)
-    assert len(inline._roster.groups) == 2
-    labels = dict(zip(results[-1].target_ids.tolist(), results[-1].labels))
-    assert labels == {1: "the red circle", 2: "the blue square"}
-    assert {group_of(inline, i).prompt_of(group_of(inline, i).targets[i]).prompt_id for i in (1, 2)} == {"a", "b"}
+    assert inline.conversations == ((1, 2),)
+
+
+def test_a_merged_conversation_of_one_stays_one_that_others_can_join() -> None:
+    inline = session(reground_frames=2, conversations="merged")
+    stream = frames(8)
+    run(inline, stream[:1], {0: [text("a")]})
+    (before,) = inline._roster.groups
+    run(inline, stream[1:6], {})
+    assert inline._roster.groups[0] is not before, "its words were asked again"
+    run(inline, stream[6:], {0: [text("b", "the blue square")]})
+    assert inline.conversations == ((1, 2),)
 
 
 def test_many_passes_leave_nothing_behind() -> None:

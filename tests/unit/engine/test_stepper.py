@@ -17,7 +17,9 @@ from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.preprocess import mask_encoder_pixels
 from x2sam_ros.engine.session import Session
 from x2sam_ros.engine.stepper import Stepper, bucket, copied
+from x2sam_ros.errors import ConfigError
 from x2sam_ros.model.condition import PromptCondition
+from x2sam_ros.model.int8 import quantise
 from x2sam_ros.model.memory import MemoryBatch, MemoryEntry
 from x2sam_ros.model.segmentor import StepOutput
 from x2sam_ros.types import TextPrompt
@@ -140,6 +142,14 @@ def test_without_a_compiler_the_stream_goes_on(
     assert "cannot be compiled here and runs as it is" in fault and "set compiled to off" in fault
     assert sum("cannot be compiled" in record.getMessage() for record in caplog.records) == 1
     assert not sessions[1].faults
+
+
+def test_int8_weights_are_not_compiled() -> None:
+    rounded = random_segmentor(3)
+    quantise(rounded, 1)
+    with pytest.raises(ConfigError, match="compiled is on, but weights are int8"):
+        Stepper(rounded, ON)
+    Stepper(rounded, EngineConfig())
 
 
 def test_a_failing_compiler_is_asked_once() -> None:

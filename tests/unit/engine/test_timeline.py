@@ -240,3 +240,14 @@ def test_a_frame_that_cannot_be_encoded_for_want_of_memory_is_dropped(monkeypatc
         with pytest.raises(FrameError, match="to encode the frame"):
             live.step(frames(1)[0])
     assert only(live.step(frames(2)[1])).status is GroundingStatus.OK, "the prompt waited"
+
+
+def test_a_resumed_stream_goes_on_unless_the_clock_jumped_back() -> None:
+    later, earlier = Timeline(EngineConfig()), Timeline(EngineConfig())
+    for timeline in (later, earlier):
+        timeline.resume(5_000_000_000)
+    first, *_ = frames(1)
+    assert later.judge(replace(first, stamp_ns=4_500_000_000)) is Arrival.NEXT
+    assert earlier.judge(replace(first, stamp_ns=3_900_000_000)) is Arrival.ANOTHER_STREAM
+    earlier.reset()
+    assert earlier.judge(replace(first, stamp_ns=0)) is Arrival.NEXT

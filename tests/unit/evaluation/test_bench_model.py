@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from x2sam_ros.errors import ConfigError
 from x2sam_ros.evaluation import bench_model
 from x2sam_ros.evaluation.bench_model import GIB, open_bench_model, random_model, working_bytes
 from x2sam_ros.model.config import preset
+from x2sam_ros.model.int8 import quantise
 
 
 def test_shipped_weights_and_folders_are_loaded(tmp_path: Path) -> None:
@@ -65,6 +67,18 @@ def test_working_memory_grows_with_targets_and_picture() -> None:
     assert GIB < one < two < 2 * one
     assert working_bytes(nano, 1, torch.float32) < GIB / 10
     assert working_bytes(release, 1, torch.bfloat16) < one
+
+
+def test_int8_weights_are_counted_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounded = copy.deepcopy(opened().model)
+    before = opened().parameters
+    monkeypatch.setattr(bench_model, "random_model", lambda *_: rounded)
+    monkeypatch.setattr(bench_model, "available_bytes", lambda device: None)
+    monkeypatch.setattr(bench_model, "quantise", lambda segmentor: quantise(segmentor, 64 * 64))
+    found = open_bench_model("release", "cpu", "float32", 1, "int8")
+    assert found.parameters == before and "large layers have int8 weights" in found.notes[0]
+    with pytest.raises(ConfigError, match="int8 are for float32"):
+        open_bench_model("release", "cpu", "bfloat16", 1, "int8")
 
 
 @pytest.mark.parametrize(

@@ -232,8 +232,9 @@ def release_rows(side: int, repeats: int) -> list[tuple[str, ...]]:
     for index in progress(range(repeats + 1), f"release size at {side}", repeats + 1):
         for name, stepper in steppers.items():
             ms, masks = release_ms(stepper, pixels, words, memory)
-            exact_masks = masks if name == EXACT else exact_masks
-            equal[name] = float(((masks > 0) == (exact_masks > 0)).double().mean())
+            if name == EXACT:  # the first of them
+                signs = masks > 0
+            equal[name] = float(((masks > 0) == signs).double().mean())
             if index:  # the first time round warms up
                 times[name].append(ms)
     typical = {name: np.median(values, axis=0) for name, values in times.items()}
@@ -250,7 +251,7 @@ def release_rows(side: int, repeats: int) -> list[tuple[str, ...]]:
 def release_ms(
     stepper: Stepper, pixels: torch.Tensor, words: PromptCondition, memory: MemoryBatch
 ) -> tuple[tuple[float, float], torch.Tensor]:
-    """Return the milliseconds of a frame without its look into the finest memory, of that look, and the masks' values."""
+    """Return a frame's milliseconds without its look into the finest memory, those of that look, and the masks."""
     marks = [time.perf_counter()]
     seen = stepper.decode_pixels(stepper.encode(pixels), first=False)
     marks.append(time.perf_counter())

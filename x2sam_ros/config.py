@@ -97,6 +97,9 @@ class EngineConfig:
     mask_score_threshold: float = _parameter(
         0.65, "mean probability inside its mask below which a target counts as not seen", low=0.0, high=1.0
     )
+    mask_keep_threshold: float = _parameter(
+        0.5, "mean mask probability below which a tracked target counts as not seen", low=0.0, high=1.0
+    )
     confirm_frames: int = _parameter(2, "frames a target must be seen on before it counts as tracked", low=1, high=100)
     lost_frames: int = _parameter(
         30,
@@ -207,16 +210,20 @@ class EngineConfig:
             raise ConfigError(
                 f"memory_pool is {self.memory_pool}, expected a divisor of memory_window, {self.memory_window}"
             )
-        least = type(self).keep_threshold
-        if self.keep_threshold > self.score_threshold and self.keep_threshold != least:
-            raise ConfigError(
-                f"keep_threshold is {self.keep_threshold}, expected at most score_threshold, {self.score_threshold}"
-            )
+        for kept, found in (("keep_threshold", "score_threshold"), ("mask_keep_threshold", "mask_score_threshold")):
+            least, most = getattr(self, kept), getattr(self, found)
+            if least > most and least != getattr(type(self), kept):
+                raise ConfigError(f"{kept} is {least}, expected at most {found}, {most}")
 
     @property
     def confidence_kept(self) -> float:
         """Confidence down to which a tracked target still counts as seen."""
         return min(self.keep_threshold, self.score_threshold)
+
+    @property
+    def mask_score_kept(self) -> float:
+        """Mask score down to which a tracked target still counts as seen."""
+        return min(self.mask_keep_threshold, self.mask_score_threshold)
 
 
 @dataclass(frozen=True)
@@ -255,6 +262,12 @@ class NodeConfig:
         64, "prompts that may wait for the model; more are rejected", low=1, high=4096
     )
     log_period_s: float = _parameter(5.0, "seconds between two reports of one kind of problem", low=0.1, high=3600.0)
+    session_file: str = _parameter(
+        "", "file that targets are saved to, and read from at the start; several cameras have one each; empty: none"
+    )
+    session_period_s: float = _parameter(
+        30.0, "seconds between two saves while anything is followed", low=1.0, high=86400.0
+    )
     engine: EngineConfig = field(default_factory=NodeEngineConfig)
 
     def __post_init__(self) -> None:

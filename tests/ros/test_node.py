@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +19,24 @@ from geometry_msgs.msg import Point, PointStamped
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from tests.ros.harness import CAMERA, HEIGHT, ROOT, THRESHOLD_NODE, WIDTH, Client, own_graph, running_node
+from tests.ros.harness import (
+    CAMERA,
+    HEIGHT,
+    REAL_NODE,
+    ROOT,
+    THRESHOLD_NODE,
+    WIDTH,
+    Client,
+    own_graph,
+    running_node,
+)
 from tests.unit.engine.sessions import click
 from tests.unit.model.networks import frames, nano
 from x2sam_ros.bag.messages import read_tracked_mask_array
 from x2sam_ros.checkpoint import load
+from x2sam_ros.cli.demo_scene import write_demo_scene
 from x2sam_ros.config import NodeConfig
+from x2sam_ros.evaluation.metrics import region_similarity
 from x2sam_ros.msg import Grounding, Prompt, TrackedMaskArray
 from x2sam_ros.ros.node import open_sessions
 from x2sam_ros.srv import SetPrompt
@@ -158,6 +171,10 @@ def test_a_signal_ends_the_node_within_two_seconds(
         ("engine.score_threshold:=2.0", "score_threshold is 2.0, expected 0.0 to 1.0"),
         ("engine.max_targets:=many", "expected a value of type int"),
         ("image_topics:='not a topic'", "image_topics has 'not a topic', which is not a topic name"),
+        (
+            "session_file:=/nowhere/session",
+            "session_file is '/nowhere/session', expected a file in a folder that exists",
+        ),
         ("image_topics:=[]", "a parameter has no value; give it one, or leave it out"),
         ("image_topics:=[/front/image, /front/image]", "image_topics has /front/image twice"),
     ],
@@ -226,6 +243,65 @@ def test_two_cameras_share_a_node_and_are_told_apart(monkeypatch: pytest.MonkeyP
         assert [mask.target_id for mask in answer("front").masks] == [1]
         assert not client.masks, "~/masks is the topic of an only camera"
     assert "frame of /rear/image_raw dropped" in log.read_text()
+
+
+def test_two_cameras_go_on_after_a_restart_each_from_its_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    parameters = ("image_topics:=[/front/image_raw, /rear/image_raw]", f"session_file:={tmp_path / 'robot.x2'}")
+    with own_graph(monkeypatch) as client:
+        masks: list[TrackedMaskArray] = []
+        client.create_subscription(TrackedMaskArray, "/x2sam_node/rear/masks", masks.append, 10)
+        client.camera = client.create_publisher(Image, "/rear/image_raw", 10)
+        with running_node(THRESHOLD_NODE, *parameters, log=tmp_path / "first.log"):
+            client.wait(lambda: client.ready)
+            client.publisher(String, "/x2sam_node/rear/text").publish(String(data="the red square"))
+            assert client.outcome("text-1").target_ids.tolist() == [1]
+        assert sorted(path.name for path in tmp_path.glob("robot*")) == ["robot.front.x2", "robot.rear.x2"]
+        (tmp_path / "robot.front.x2").write_text("no session")
+        client.ready.clear()
+        masks.clear()
+        with running_node(THRESHOLD_NODE, *parameters, log=tmp_path / "second.log"):
+            client.wait(lambda: client.ready and client.camera.get_subscription_count())
+            client.rest(0.5)
+            client.send_image()
+            client.wait(lambda: masks)
+            assert [mask.target_id for mask in masks[0].masks] == [1]
+            client.publisher(String, "/x2sam_node/rear/text").publish(String(data="the blue square"))
+            assert client.outcome("text-2").target_ids.tolist() == [2], "the node chooses no id of before"
+    assert "saved session of /front/image_raw dropped" in (tmp_path / "second.log").read_text()
+    assert (tmp_path / "robot.front.x2.refused").read_text() == "no session"
+
+
+@pytest.mark.slow
+def test_the_real_node_follows_the_same_target_after_a_restart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scene = write_demo_scene(tmp_path / "bag")
+    pictures = [image[::2, ::2].copy() for image in scene.clip.frames]
+    file, log = tmp_path / "session.safetensors", tmp_path / "node.log"
+    with own_graph(monkeypatch) as client:
+
+        @contextmanager
+        def node() -> Iterator[None]:
+            client.ready.clear()
+            with running_node(REAL_NODE, f"session_file:={file}", log=log):
+                client.wait(lambda: client.ready and client.camera.get_subscription_count(), timeout_s=60)
+                client.rest(0.5)
+                yield
+            assert file.exists() and "dropped" not in log.read_text()
+
+        with node():
+            client.publisher(String, "/x2sam_node/text").publish(String(data=scene.text))
+            for _ in range(40):
+                client.answer(image=pictures[0])
+                if client.groundings:
+                    break
+                client.rest(0.2)
+            before = read_tracked_mask_array(client.answer(image=pictures[1]))
+        with node():
+            after = read_tracked_mask_array(client.answer(image=pictures[2]))
+    assert [outcome.status for outcome in client.groundings] == [Grounding.OK], "no prompt was given a second time"
+    assert before.target_ids.tolist() == after.target_ids.tolist() == [1]
+    for index, result in ((1, before), (2, after)):
+        truth = scene.truth(index, scene.text_object)[::2, ::2]
+        assert region_similarity(result.masks[0], truth) > 0.6
 
 
 def test_the_model_is_loaded_once_for_all_cameras(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import json
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from x2sam_ros.config import NodeConfig
-from x2sam_ros.errors import PromptError
+from x2sam_ros.errors import PromptError, SavedSessionError
 from x2sam_ros.types import (
     Frame,
     FrameResult,
@@ -25,10 +28,24 @@ COLOURS = {"red": (220, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 220)}
 TOLERANCE = 60
 
 
+@dataclass(frozen=True)
+class SavedColours:
+    """What ThresholdSession follows."""
+
+    content: str
+
+    def write(self, path: str | Path) -> None:
+        try:
+            Path(path).write_text(self.content)
+        except OSError as error:
+            raise SavedSessionError(f"{path} cannot be written: {error}") from error
+
+
 class ThresholdSession:
     """Has the interface of engine.session.Session and finds what is coloured as the words or the click say."""
 
     faults: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     def __init__(self, step_s: float = 0.0, numbers: Iterator[int] | None = None) -> None:
         self.step_s = step_s
@@ -85,6 +102,20 @@ class ThresholdSession:
             (TargetState.TRACKED,) * len(masks),
             groundings,
         )
+
+    def snapshot(self) -> SavedColours:
+        targets = {number: [label, np.asarray(colour).tolist()] for number, (label, colour) in self._targets.items()}
+        return SavedColours(json.dumps({"targets": targets, "prompt_ids": sorted(self._ids)}))
+
+    def restore(self, path: str | Path) -> None:
+        try:
+            content = json.loads(Path(path).read_text())
+            self._ids = set(content["prompt_ids"])
+            self._targets = {int(k): (label, np.array(c)) for k, (label, c) in content["targets"].items()}
+        except (OSError, ValueError) as error:
+            raise SavedSessionError(f"{path} is damaged: {error}") from error
+        for _ in range(max(self._targets, default=0)):
+            next(self._numbers)
 
     def close(self) -> None:
         self.reset()

@@ -158,7 +158,7 @@ class Opener:
             except Exception as error:  # whatever happens, each prompt gets its answer
                 done = [item for item in opened if not isinstance(item.answer, Group)]
                 failed = _unanswered(jobs, done)
-                opened = [*done, *(Opened(job, _describe(error)) for job in failed)]
+                opened = [*done, *(Opened(job, describe(error)) for job in failed)]
         return [item for item in opened if not item.job.is_cancelled]
 
     def _understand_all(self, jobs: Sequence[Job | Join], pictures: Pictures) -> Iterator[Opened]:
@@ -171,7 +171,7 @@ class Opener:
                     continue
                 yield Opened(job, self.understand(job, pictures))
             except Exception as error:  # one prompt's failure is not another's
-                yield Opened(job, _describe(error))
+                yield Opened(job, describe(error))
 
     def _understand_together(self, join: Join, view: View) -> Iterator[Opened]:
         """Run one language pass for several prompts; where they do not go together, one for each by itself."""
@@ -181,7 +181,7 @@ class Opener:
                 if not job.is_cancelled:
                     asked.append((job, self._grounder.ask(job.prompt, view, job.clicks, job.current)))
             except Exception as error:  # a click beside the image spoils no other prompt
-                yield Opened(join.alone(job), _describe(error))
+                yield Opened(join.alone(job), describe(error))
         parts = [(replace(join, jobs=[job for job, _ in asked]), [question for _, question in asked])] if asked else []
         while parts:
             part, questions = parts.pop(0)
@@ -191,7 +191,7 @@ class Opener:
                 if len(part.jobs) + len(part.stays) > 1:
                     parts += [(part.alone(job), [question]) for job, question in asked]
                 else:
-                    yield Opened(part, _describe(error))
+                    yield Opened(part, describe(error))
 
     def _lead(self, begun: Sequence[Opened], seen: Seen, until: Kept | None) -> None:
         """Begin groups on their frame and advance them through frames that have come since."""
@@ -247,7 +247,8 @@ def _seen_targets(group: Group) -> tuple[Target, ...]:
     return tuple(replace(target) for target in group.targets.values() if target.logits is not None)
 
 
-def _describe(error: Exception) -> str:
+def describe(error: Exception) -> str:
+    """Return why a prompt could not be carried out, in words for the person who gave it."""
     if isinstance(error, torch.OutOfMemoryError):
         return "there is no GPU memory left to carry it out; remove a target or lower max_targets"
     return str(error) if isinstance(error, X2SamError) else f"{type(error).__name__}: {error}"
@@ -360,7 +361,7 @@ class LanguageLane:
                         opened = self._run(batch)
                         stream.synchronize()
             except Exception as error:  # the thread outlives whatever happens
-                opened = [Opened(job, _describe(error)) for job in batch]
+                opened = [Opened(job, describe(error)) for job in batch]
             with self._changed:
                 self._working = False
                 if not self._closed:

@@ -100,9 +100,10 @@ class MaskMemory:
         gaps = [gap(self._records[index], frame_index, stamp_ns, self._policy.config) for index in shown]
         return MemoryBatch.stack([self._entries[index] for index in shown], gaps)
 
-    def shift(self, frames: int) -> None:
-        """Add a number to every frame index, where a stream is counted anew."""
-        self._records = tuple(replace(record, frame_index=record.frame_index + frames) for record in self._records)
+    def shift(self, frames: int, ns: int = 0) -> None:
+        """Add to every frame index and to every stamp, where a stream is counted anew."""
+        moved = ((record, record.frame_index + frames, record.stamp_ns + ns) for record in self._records)
+        self._records = tuple(replace(record, frame_index=index, stamp_ns=stamp) for record, index, stamp in moved)
         self.finest = None
 
     def clear(self) -> None:

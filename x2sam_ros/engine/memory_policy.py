@@ -235,7 +235,7 @@ class PolicyGuard:
         return self._ask(
             "keep",
             lambda policy: checked_keep(policy, self._hand(stored), self._lend(new), self.capacity),
-            newest(len(stored) + 1, self.config.num_maskmem),
+            newest(len(stored) + 1, min(self.config.num_maskmem, self.capacity)),
         )
 
     def show(self, stored: Sequence[MemoryRecord], frame_index: int, stamp_ns: int) -> tuple[int, ...]:

@@ -10,7 +10,7 @@ from x2sam_ros.engine.fleet import Turns
 from x2sam_ros.engine.frame_buffer import FrameBuffer, Kept
 from x2sam_ros.engine.grounding import Grounder
 from x2sam_ros.engine.joining import Join, mask_on
-from x2sam_ros.engine.language_lane import Job, LanguageLane, Opened, Opener, Pictures
+from x2sam_ros.engine.language_lane import Job, LanguageLane, Opened, Opener, Pictures, describe
 from x2sam_ros.engine.merging import Merger
 from x2sam_ros.engine.prompt_queue import PromptQueue, Waiting
 from x2sam_ros.engine.regrounding import Regrounder
@@ -18,7 +18,7 @@ from x2sam_ros.engine.reply import Reply, grounding_of, report_of
 from x2sam_ros.engine.roster import Roster
 from x2sam_ros.engine.track import Group, Target
 from x2sam_ros.engine.tracker import Seen, Tracker
-from x2sam_ros.errors import ConfigError, FrameError, PluginError, PromptError
+from x2sam_ros.errors import FrameError, PromptError
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
 from x2sam_ros.types import (
@@ -203,8 +203,8 @@ class PromptDesk:
                 if inline and at is kept and not merges:
                     self.tell(self._open(job, pictures))
                     continue
-            except (PromptError, PluginError, ConfigError, FrameError) as error:
-                self.tell([self._refuse(waiting, at.frame, str(error))])
+            except Exception as error:  # one prompt's failure is not another's
+                self.tell([self._refuse(waiting, at.frame, describe(error))])
                 continue
             self._asked.append(job)
             self._roster.reserved += job.reserves
@@ -278,8 +278,8 @@ class PromptDesk:
 
     def _settle_all(self, opened: Sequence[Opened]) -> list[Grounding]:
         groundings = []
+        before = list(self._roster.groups)
         for item in opened:
-            before = list(self._roster.groups)
             groundings += self._settle_one(item)
             self._roster.drop_empty()
             new = [group for group in self._roster.groups if all(group is not other for other in before)]

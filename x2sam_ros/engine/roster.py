@@ -161,12 +161,13 @@ class Roster:
         return ""
 
     def give_up(self, reason: str) -> GivenUp | None:
-        """Give up the target that was seen least recently; None without any."""
+        """Give up the target that was seen least recently, and those that share its memory; None without any."""
         rival = least_recently_seen(self.groups)
         if rival is None:
             return None
-        self.remove(rival[1].target_id)
-        return GivenUp(rival[0], (rival[1],), reason)
+        group = rival[0]
+        self.groups = [other for other in self.groups if other is not group]
+        return GivenUp(group, tuple(group.targets.values()), reason)
 
     def adopt(self, group: Group, found: Sequence[Target]) -> list[Target]:
         """Follow a group whose new targets have ids below 0: they get ids of their own, up to the cap.
@@ -216,7 +217,7 @@ class Roster:
             masks[rows] = inside.cpu().numpy()
         for row in rows:
             if not masks[row].any():  # a lone weak cell can vanish between the image's pixels
-                targets[row].miss(self._config)
+                targets[row].vanish(self._config)
         return masks
 
     def _odds(self) -> float:

@@ -73,6 +73,7 @@ class Session:
         self._roster = Roster(self._config, fleet.ids, Footprint.of(model.config.segmentor, self._policy))
         self._search = Search(self._config)
         self._desk = PromptDesk(model, self._config, grounder, self._buffer, self._roster, fleet.turns)
+        self._resumed_ns: int | None = None  # newest stamp in memories of an earlier process, until the first frame
         self.left_out: tuple[str, ...] = ()
 
     @property
@@ -211,7 +212,7 @@ class Session:
     ) -> Session:
         """Return a session that goes on following what another one saved; its next frame is frame 0.
 
-        A first frame with a stamp more than ``clock_jump_ms`` before those that are remembered begins another stream.
+        Where its first frame has an earlier stamp than what is remembered, as after a reboot, that moves to its clock.
 
         What of a damaged file had to be left out is named in ``left_out``, a sentence each.
 
@@ -226,23 +227,36 @@ class Session:
             PluginError: there is no policy of that name.
         """
         session = cls(model, config, memory_policy, fleet=fleet)
-        state = load_state(path, model, session._config, session._policy)
-        ids = session._roster.ids
+        session.restore(path)
+        return session
+
+    def restore(self, path: str | Path) -> None:
+        """Go on following what another session saved, as ``load`` does; for a session that has not begun.
+
+        Raises:
+            SavedSessionError: as for ``load``, or the session has begun; it stays as it was.
+        """
+        if self._roster.groups or self._timeline.newest is not None:
+            raise SavedSessionError(f"{path} is for a session that has not begun; open a new one for it")
+        state = load_state(path, self._model, self._config, self._policy)
+        ids = self._roster.ids
         if both := ids.taken & {target_id for group in state.groups for target_id in group.targets}:
             raise SavedSessionError(
                 f"{path} has target {min(both)}, as another camera has by now; load every camera's before prompts are "
                 "given, or remove that target"
             )
-        session._roster.groups, ids.next = list(state.groups), max(ids.next, state.next_target_id)
-        if excess := session._roster.excess():
+        self._roster.groups = list(state.groups)
+        if excess := self._roster.excess():
+            self._roster.groups = []
             raise SavedSessionError(
                 f"{path} does not fit here: {excess}, or remove the file and give the prompts again"
             )
-        session._desk.queue.use_ids(state.prompt_ids)
-        if stamps := [record.stamp_ns for group in state.groups for record in group.memory.records]:
-            session._timeline.resume(max(stamps))
-        session.left_out = state.left_out
-        return session
+        ids.next = max(ids.next, state.next_target_id)
+        for group in state.groups:
+            group.at = -1  # the number was the other session's
+        self._desk.queue.use_ids(state.prompt_ids)
+        self._resumed_ns = max((r.stamp_ns for group in state.groups for r in group.memory.records), default=None)
+        self.left_out = state.left_out
 
     def reset(self, restart_ids: bool = True) -> None:
         """Forget all targets, waiting prompts and used prompt ids, and the time of the stream.
@@ -278,6 +292,7 @@ class Session:
             ModelError: the network answered with NaN.
         """
         arrival = self._timeline.judge(frame)
+        self._set_clock(frame)
         watch = self._tracker.watch = Stopwatch(self._model.device if self._config.exact_timings else None)
         started = time.perf_counter()
         if arrival is Arrival.ANOTHER_STREAM:
@@ -338,6 +353,13 @@ class Session:
                 if not repeated:
                     desk.reground(kept, seen)
 
+    def _set_clock(self, frame: Frame) -> None:
+        """Bring memories of an earlier process to the clock of this one, on its first frame."""
+        resumed, self._resumed_ns = self._resumed_ns, None
+        if resumed is not None and resumed > frame.stamp_ns:
+            for group in self._roster.groups:
+                group.memory.shift(0, frame.stamp_ns - resumed)
+
     def _encode(self, frame: Frame) -> Seen:
         try:
             return self._tracker.encode(frame)
@@ -368,17 +390,17 @@ class Session:
         self._desk.tell(report_of(group, seen.frame, self._config) for group in over)
 
     def _shed(self, frame: Frame) -> None:
-        """Give up the target that was seen least recently, for want of GPU memory.
+        """Give up the target that was seen least recently, and its prompt's others, for want of GPU memory.
 
         Raises:
             FrameError: there is at most one, which the frame is dropped for.
         """
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
-        count = len(self._roster.targets)
+        count = len(self._roster.groups)
         if count <= 1:
-            raise FrameError("there is no GPU memory left for one target; the frame is dropped, use a smaller model")
-        reason = f"as there is no GPU memory left for {count} targets; lower max_targets, or free the GPU"
+            raise FrameError("there is no GPU memory left for one prompt; the frame is dropped, use a smaller model")
+        reason = f"as there is no GPU memory left for {count} prompts; lower max_targets, or free the GPU"
         given_up = self._roster.give_up(reason)
         if given_up is not None:
             self._desk.tell(given_up.reports(frame))

@@ -38,12 +38,7 @@ class Timeline:
     def __init__(self, config: EngineConfig, in_order: bool = False) -> None:
         self._config, self._in_order = config, in_order
         self._late = 0
-        self._resumed_ns: int | None = None
         self.newest: Frame | None = None
-
-    def resume(self, stamp_ns: int) -> None:
-        """Go on with a stream of an earlier process, whose newest frame had this stamp."""
-        self._resumed_ns = stamp_ns
 
     def judge(self, frame: Frame) -> Arrival:
         """Tell what a frame is; ``accept`` it once it was answered.
@@ -52,9 +47,6 @@ class Timeline:
             LateFrameError: it is late or strange, and not to be answered.
         """
         newest = self.newest
-        if newest is None and self._resumed_ns is not None and not self._in_order:
-            jumped = (self._resumed_ns - frame.stamp_ns) / NS_PER_MS > self._config.clock_jump_ms
-            return Arrival.ANOTHER_STREAM if jumped else Arrival.NEXT
         if newest is None or self._in_order:
             return Arrival.NEXT
         behind_ms = (newest.stamp_ns - frame.stamp_ns) / NS_PER_MS
@@ -78,7 +70,7 @@ class Timeline:
 
     def reset(self) -> None:
         """Forget the stream; any frame may be the next."""
-        self.newest, self._late, self._resumed_ns = None, 0, None
+        self.newest, self._late = None, 0
 
 
 def _same_picture(a: Frame, b: Frame) -> bool:

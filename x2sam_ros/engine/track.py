@@ -26,7 +26,9 @@ RIVAL_SHARE = 0.3
 """Rivalry from which a target is not the only one of its look."""
 
 
-def is_seen(choice: Choice, config: EngineConfig, confidence: float, prompted: bool = False) -> bool:
+def is_seen(
+    choice: Choice, config: EngineConfig, confidence: float, prompted: bool = False, tracked: bool = False
+) -> bool:
     """Tell whether a choice is sure enough of its class and its mask; the published evaluation is never unsure.
 
     Args:
@@ -34,11 +36,13 @@ def is_seen(choice: Choice, config: EngineConfig, confidence: float, prompted: b
         config: ``mask_score_threshold``. With a ``score_threshold`` of 0 whatever has a pixel is seen.
         confidence: what its class needs.
         prompted: whether it was asked for on this frame, where a faint mask will do.
+        tracked: whether it continues a tracked target.
     """
     solid = choice.mask_score
     if config.official_quirks or not config.score_threshold:
         return solid > 0
-    return choice.score >= confidence and solid > 0 and (prompted or solid >= config.mask_score_threshold)
+    needed = config.mask_score_kept if tracked else config.mask_score_threshold
+    return choice.score >= confidence and solid > 0 and (prompted or solid >= needed)
 
 
 @dataclass
@@ -61,6 +65,7 @@ class Target:
             is confirmed.
         motion: the path of its box; None until it has been seen.
         sizes: shares of the image its newest masks covered, at most ``SIZES``.
+        missed_before: what ``missed_frames`` was when it was last seen.
         rivalry: how often something else looked like it while it was seen, 0 to 1, newer frames weighing more.
     """
 
@@ -77,6 +82,7 @@ class Target:
     motion: BoxMotion | None = None
     sizes: tuple[float, ...] = ()
     rivalry: float = 0.0
+    missed_before: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -97,9 +103,10 @@ class Target:
             prompted: whether it begins here, so that what it was before does not count.
         """
         confidence = config.score_threshold if prompted else self.threshold(config)
-        if not is_seen(choice, config, confidence, prompted):
+        if not is_seen(choice, config, confidence, prompted, self.state is TargetState.TRACKED):
             self.miss(config, choice.score)
             return
+        self.missed_before = self.missed_frames
         self.logits, self.last_mask, self.score = choice.logits.clone(), choice.logits > 0, choice.score
         if choice.score > config.score_threshold:
             self.history = (*self.history, (self.last_mask, self.score))[-HISTORY:]
@@ -114,6 +121,11 @@ class Target:
         self.logits, self.score = None, score
         self.missed_frames += 1
         self.state = TargetState.LOST if self.missed_frames >= config.lost_frames else TargetState.OCCLUDED
+
+    def vanish(self, config: EngineConfig) -> None:
+        """Count the frame as a miss after all: nothing of its mask is left at the image's size."""
+        self.missed_frames = self.missed_before
+        self.miss(config)
 
     def track(self, size: tuple[int, int], config: EngineConfig) -> Track:
         """Return what a head may know of it, masks at ``size``, which changes with the image's."""

@@ -42,6 +42,7 @@ from x2sam_ros.ros.cameras import Camera, name_cameras
 from x2sam_ros.ros.params import declare_parameters
 from x2sam_ros.ros.problem_log import ProblemLog
 from x2sam_ros.ros.requests import Reject, Request
+from x2sam_ros.ros.session_files import SessionFiles, session_paths
 from x2sam_ros.ros.worker import Outputs, StreamSession, Worker
 from x2sam_ros.srv import SetPrompt
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus
@@ -110,6 +111,11 @@ class X2SamNode(Node):
                 lambda camera, message: self._log_error(f"fault on {camera}: {message}"),
             ),
             self.config.max_pending_commands,
+            SessionFiles(
+                session_paths(self.config.session_file, self._cameras),
+                self.config.session_period_s,
+                self._report_problem,
+            ),
         )
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._ready = self.create_publisher(Bool, "~/ready", latched)
@@ -175,7 +181,8 @@ class X2SamNode(Node):
         return self.create_service(SetPrompt, "~/set_prompt", answer, callback_group=ReentrantCallbackGroup())
 
     def _new_id(self, word: str) -> str:
-        return f"{word}-{next(self._numbers)}"
+        taken = self.worker.prompt_ids  # also by prompts from before a restart
+        return next(name for number in self._numbers if (name := f"{word}-{number}") not in taken)
 
     def _image_callback(self, camera: str, kind: type, source: str) -> Callable[[bytes], None]:
         """Make the callback of a camera: it hands over the bytes, which are decoded if no newer ones come."""
@@ -278,6 +285,8 @@ def main(args: list[str] | None = None, open_sessions: OpenSessions = open_sessi
         node = X2SamNode(open_sessions)
         spin(node, stop)
         if not node.worker.stop(STOP_TIMEOUT_S):
+            if node.config.session_file:
+                node.get_logger().warning("ended before the targets were saved; the file is that of the last save")
             # Interpreter shutdown would wait for, or crash in, a model that is still loading or inferring.
             sys.stderr.flush()
             os._exit(0)

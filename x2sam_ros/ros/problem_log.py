@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 
 
 class ProblemLog:
-    """Logs problems, each cause at most once in a while.
+    """Logs problems, each cause at most once in a while. Any thread may use it.
 
     Args:
         log: takes a line.
@@ -16,6 +17,7 @@ class ProblemLog:
 
     def __init__(self, log: Callable[[str], object], period_s: float) -> None:
         self._log, self._period_s = log, period_s
+        self._lock = threading.Lock()
         self._counts: dict[str, tuple[int, float]] = {}  # one for each cause, of which there are few
 
     def report(self, cause: str, message: str) -> None:
@@ -25,10 +27,11 @@ class ProblemLog:
             cause: one of few fixed texts.
             message: what was wrong this time.
         """
-        times, logged_s = self._counts.get(cause, (0, float("-inf")))
-        times += 1
-        if time.monotonic() - logged_s < self._period_s:
-            self._counts[cause] = (times, logged_s)
-            return
-        self._counts[cause] = (0, time.monotonic())
+        with self._lock:
+            times, logged_s = self._counts.get(cause, (0, float("-inf")))
+            times += 1
+            if time.monotonic() - logged_s < self._period_s:
+                self._counts[cause] = (times, logged_s)
+                return
+            self._counts[cause] = (0, time.monotonic())
         self._log(f"{cause} dropped ({times} since the last report): {message}")

@@ -18,17 +18,14 @@ from typing import Protocol
 from x2sam_ros.errors import FrameError, PromptError, X2SamError
 from x2sam_ros.ros.frame_slots import Counters, FrameSlots
 from x2sam_ros.ros.requests import Reject, Remove, RemovePrompt, Request, Submit, cameras_of
+from x2sam_ros.ros.session_files import LastingSession, SessionFiles
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt
 
 _REMOVED = "it was removed before it was carried out"
 
 
-class StreamSession(Protocol):
-    """What the worker asks of a session (engine/session.py)."""
-
-    @property
-    def target_ids(self) -> tuple[int, ...]:
-        """Ids of all targets, which no other session has."""
+class StreamSession(LastingSession, Protocol):
+    """What the worker asks of a session (engine/session.py). No two sessions have the same target id."""
 
     @property
     def prompt_ids(self) -> tuple[str, ...]:
@@ -46,9 +43,6 @@ class StreamSession(Protocol):
 
     def remove_prompt(self, prompt_id: str) -> tuple[int, ...]:
         """Forget one prompt; return the targets it had."""
-
-    def reset(self) -> None:
-        """Forget every target and every waiting prompt."""
 
     def step(self, frame: Frame) -> FrameResult:
         """Segment one frame."""
@@ -111,6 +105,7 @@ class Worker:
             them may have the same target id.
         outputs: where results go.
         max_commands: prompts that may wait; more are refused.
+        files: where the sessions are saved; nowhere by default.
     """
 
     def __init__(
@@ -119,10 +114,12 @@ class Worker:
         open_sessions: Callable[[Sequence[str]], Mapping[str, StreamSession]],
         outputs: Outputs,
         max_commands: int,
+        files: SessionFiles | None = None,
     ) -> None:
         self.failure: BaseException | None = None
         self.faults: dict[str, tuple[str, ...]] = dict.fromkeys(cameras, ())
         self._open_sessions, self._outputs, self._max_commands = open_sessions, outputs, max_commands
+        self._files = SessionFiles({}, 0.0, outputs.problem) if files is None else files
         self._wake = threading.Condition()
         self._slots: FrameSlots[_Arrival] = FrameSlots(cameras)
         self._commands: deque[_Command] = deque()
@@ -135,12 +132,17 @@ class Worker:
         """What became of the frames of each camera."""
         return self._slots.counters
 
+    @property
+    def prompt_ids(self) -> set[str]:
+        """Ids that prompts have used on any camera. Of the worker's thread, as is the reading of a prompt."""
+        return {prompt_id for stream in self._streams.values() for prompt_id in stream.session.prompt_ids}
+
     def start(self) -> None:
         """Start the thread; returns at once, ``outputs.ready`` is called when the model is loaded."""
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Ask the thread to end after the frame at hand; True when it did in time."""
+        """Ask the thread to end after the frame at hand, and to save the sessions; True when it did in time."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
@@ -168,20 +170,26 @@ class Worker:
     def _run(self) -> None:
         try:
             with ExitStack() as stack:
-                for camera, session in self._open_sessions(tuple(self.counters)).items():
+                sessions = self._open_sessions(tuple(self.counters))
+                for camera, session in sessions.items():
                     stack.callback(session.close)
                     self._streams[camera] = _Stream(session)
+                self._files.restore(sessions)
                 self._outputs.ready()
                 while self._wait():
                     self._carry_out_commands()
                     self._answer_next()
+                    self._files.save_due()
+                self._files.finish()
         except BaseException as error:  # the node's main loop reports it and ends the process
             self.failure = error
 
     def _wait(self) -> bool:
-        """Sleep until there is something to do; False when the thread is to end."""
+        """Sleep until there is something to do or to save; False when the thread is to end."""
         with self._wake:
-            self._wake.wait_for(lambda: self._stopping or len(self._slots) > 0 or bool(self._commands))
+            self._wake.wait_for(
+                lambda: self._stopping or len(self._slots) > 0 or bool(self._commands), self._files.wait_s
+            )
             return not self._stopping
 
     def _carry_out_commands(self) -> None:

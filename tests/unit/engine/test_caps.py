@@ -125,7 +125,7 @@ def test_where_the_network_runs_out_of_memory_one_after_the_other_is_given_up(mo
     assert result.target_ids.tolist() == [1] == live.step(stream[3]).target_ids.tolist()
     with monkeypatch.context() as fuller:
         full_gpu(fuller, 0)
-        with pytest.raises(FrameError, match="no GPU memory left for one target"):
+        with pytest.raises(FrameError, match="no GPU memory left for one prompt"):
             live.step(stream[4])
     assert live.target_ids == (1,)
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.engine.sessions import click, nano, run, same, session, text
+from tests.unit.engine.sessions import ScriptedHead, classes, click, nano, run, same, session, text, use_heads
 from tests.unit.model.networks import frames
+from x2sam_ros.engine.select import Candidates, Choice
 from x2sam_ros.engine.session import Session
+from x2sam_ros.engine.task_head import ConversationRequest, ReadContext
 from x2sam_ros.engine.tracker import Tracker
-from x2sam_ros.errors import FrameError, ModelError, X2SamError
-from x2sam_ros.types import GroundingStatus, TargetState
+from x2sam_ros.errors import FrameError, ModelError, PluginError, X2SamError
+from x2sam_ros.types import GroundingStatus, Prompt, TargetState
 
 
 def failing_once(monkeypatch: pytest.MonkeyPatch, error: X2SamError) -> None:
@@ -113,13 +116,62 @@ def test_at_the_cap_a_merged_conversation_gives_way_as_others_do() -> None:
     assert 3 in live.target_ids and len(live.target_ids) <= 2
 
 
-def test_a_saved_session_does_not_mix_two_streams(tmp_path: Path) -> None:
-    stream = frames(5)
-    live = session()
-    run(live, stream[:3], {0: [text("a")]})
+def test_a_saved_session_goes_on_where_the_clock_starts_anew(tmp_path: Path) -> None:
+    stream = frames(8)
+    live = session(memory_interval_s=0.1)
+    run(live, [replace(f, stamp_ns=10**15 + i * 10**8) for i, f in enumerate(stream[:4])], {0: [text("a")]})
     live.save(tmp_path / "saved")
     again = Session.load(tmp_path / "saved", nano(), live._config)
-    again.step(replace(stream[3], stamp_ns=stream[0].stamp_ns - 10**12, frame_index=0))
+    for index, frame in enumerate(stream[4:]):
+        result = again.step(replace(frame, stamp_ns=index * 10**8, frame_index=index))
+        assert result.target_ids.tolist() == [1]
     (group,) = again._roster.groups
-    assert {record.stamp_ns for record in group.memory.records} == {stream[0].stamp_ns - 10**12}
-    assert again.target_ids == (1,)
+    stamps = [record.stamp_ns for record in group.memory.records]
+    assert stamps == sorted(stamps) and stamps[-1] == 3 * 10**8 and stamps[0] > -(10**9)
+
+
+class _RaisingHead(ScriptedHead):
+    """A third party's head with a bug in one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        super().__init__([])
+        self.__dict__["method"] = method
+
+    def request(self, prompt: Prompt) -> ConversationRequest:
+        if self.__dict__["method"] == "request":
+            raise KeyError("oops")
+        return super().request(prompt)
+
+    def read(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
+        raise KeyError("oops")
+
+
+@pytest.mark.parametrize("options", [{}, {"conversations": "merged"}, {"language_lane": "beside"}])
+def test_a_head_that_raises_costs_its_own_prompt_alone(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_heads(monkeypatch, _RaisingHead("request"))
+    stream = frames(5)
+    with session(**options) as live:
+        for prompt in (text("a"), classes("c"), click("k")):
+            live.submit(prompt)
+        answers = []
+        for frame in stream:
+            answers += live.step(frame).groundings
+            assert live.wait(60)
+        found = {grounding.prompt_id: grounding.status for grounding in answers}
+        assert found == {"a": GroundingStatus.OK, "k": GroundingStatus.OK, "c": GroundingStatus.REJECTED}
+        assert "KeyError" in next(grounding.message for grounding in answers if grounding.prompt_id == "c")
+
+
+def test_what_a_head_raises_while_it_reads_has_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_heads(monkeypatch, _RaisingHead("read"))
+    live, stream = session(), frames(3)
+    live.submit(text("a"))
+    live.step(stream[0])
+    live.submit(classes("c"))
+    with pytest.raises(PluginError, match="genseg.*KeyError"):
+        live.step(stream[1])
+    result = live.step(stream[2])
+    assert [(g.prompt_id, g.status) for g in result.groundings] == [("c", GroundingStatus.REJECTED)]
+    assert result.target_ids.tolist() == [1]

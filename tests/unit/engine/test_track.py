@@ -15,7 +15,12 @@ from x2sam_ros.errors import ConfigError
 from x2sam_ros.types import TargetState
 
 CONFIG = EngineConfig(
-    confirm_frames=2, lost_frames=3, score_threshold=0.5, keep_threshold=0.3, mask_score_threshold=0.7
+    confirm_frames=2,
+    lost_frames=3,
+    score_threshold=0.5,
+    keep_threshold=0.3,
+    mask_score_threshold=0.7,
+    mask_keep_threshold=0.7,
 )
 SEEN = Choice(0, 0, 0.9, torch.ones(4, 4))
 WEAK = Choice(0, 0, 0.3, torch.ones(4, 4))
@@ -63,7 +68,10 @@ def test_a_lost_target_is_confirmed_anew_or_lost_again() -> None:
 def test_a_mask_that_evaporates_is_a_miss() -> None:
     assert 0.62 < FAINT.mask_score < 0.63 and EMPTY.mask_score == 0.0
     assert states(SEEN, SEEN, FAINT)[2] is OCCLUDED and states(SEEN, FAINT)[1] is OCCLUDED
-    assert states(SEEN, SEEN, FAINT, config=replace(CONFIG, mask_score_threshold=0.6))[2] is TRACKED
+    assert (
+        states(SEEN, SEEN, FAINT, config=replace(CONFIG, mask_score_threshold=0.6, mask_keep_threshold=0.6))[2]
+        is TRACKED
+    )
     target = Target(1, "cup")
     target.see(FAINT, CONFIG, prompted=True)
     assert target.logits is not None, "whoever asks for it sees what there is"
@@ -133,3 +141,17 @@ def test_a_target_owns_its_mask() -> None:
     target.see(Choice(0, 0, 0.9, queries[0]), CONFIG)
     queries.zero_()
     assert target.logits is not None and bool((target.logits == 1).all())
+
+
+def test_a_mask_that_wavers_around_its_bar_does_not_flap() -> None:
+    config = replace(CONFIG, mask_score_threshold=0.65, mask_keep_threshold=0.6)
+    assert states(SEEN, SEEN, FAINT, SEEN, FAINT, config=config)[2:] == [TRACKED, TRACKED, TRACKED]
+    assert states(SEEN, SEEN, EMPTY, FAINT, config=config)[3] is OCCLUDED, "to come back takes more"
+
+
+def test_a_mask_that_vanishes_at_the_images_size_is_a_miss_among_others() -> None:
+    target = Target(1, "cup")
+    for _ in range(CONFIG.lost_frames + 1):
+        target.see(SEEN, CONFIG)
+        target.vanish(CONFIG)
+    assert target.state is LOST

@@ -278,8 +278,8 @@ class PromptDesk:
 
     def _settle_all(self, opened: Sequence[Opened]) -> list[Grounding]:
         groundings = []
-        before = list(self._roster.groups)
         for item in opened:
+            before = list(self._roster.groups)
             groundings += self._settle_one(item)
             self._roster.drop_empty()
             new = [group for group in self._roster.groups if all(group is not other for other in before)]

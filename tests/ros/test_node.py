@@ -231,6 +231,7 @@ def test_two_cameras_share_a_node_and_are_told_apart(monkeypatch: pytest.MonkeyP
         client.rest(0.3)
         assert [mask.target_id for mask in answer("front").masks] == [1]
         prompt.publish(Prompt(text="the blue square", prompt_id="blue", camera=topics["rear"]))
+        client.rest(0.5)  # topics do not come in the order in which they are sent
         mouse.publish(Point(x=20.0, y=20.0))
         client.rest(0.3)
         assert [(mask.target_id, mask.area_px) for mask in answer("rear").masks] == [(2, 1600), (3, 900)]

@@ -69,6 +69,7 @@ class Pieces:
         areas, shared: int (P,), cells of each, and those of them where the target should be.
         iou: float (P,), overlap with where the target should be.
         distance: float (P,), from the centre of gravity of that place to their own, cells.
+        score: float (P,), class probability of each one's query.
         support: float (P,), the highest class probability among the queries that cover it.
     """
 
@@ -78,6 +79,7 @@ class Pieces:
     shared: IntArray
     iou: FloatArray
     distance: FloatArray
+    score: FloatArray
     support: FloatArray
 
     @classmethod
@@ -119,9 +121,8 @@ class Pieces:
         flat, cells = masks.reshape(len(best), place.size).astype(np.float32), whole.reshape(len(whole), place.size)
         share = flat @ cells.astype(np.float32).T / np.maximum(area[best, None], 1)
         support = np.where(share >= COVERED, score, 0.0).max(axis=1)
-        return cls(
-            queries.cpu().numpy()[owner[best]], masks, area[best], shared[best], iou[best], distance[best], support
-        )
+        known = area[best], shared[best], iou[best], distance[best], score[owner[best]]
+        return cls(queries.cpu().numpy()[owner[best]], masks, *known, support)
 
     def choice(self, found: Candidates, row: int, mask: BoolArray, class_index: int) -> Choice:
         """Return a piece as a choice whose mask is ``mask``, bool (h, w), a part of its query's."""
@@ -179,7 +180,7 @@ def followed(found: Candidates, track: Track, class_index: int = 0) -> Choice | 
         return None
     reach = REACH + REACH_GROWTH * track.missed
     closeness = np.exp(-((pieces.distance / size / reach) ** 2))
-    value = pieces.iou + SURE_WEIGHT * pieces.support + NEAR_WEIGHT * closeness
+    value = pieces.iou + SURE_WEIGHT * pieces.score + NEAR_WEIGHT * closeness
     within = (pieces.iou >= LEAST_IOU) | (pieces.distance <= reach * size)
     # the centre of what is much larger says nothing: there it counts whether it comes near
     for large in np.flatnonzero(~within & (pieces.areas > MERGED * size**2)):

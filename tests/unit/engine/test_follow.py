@@ -95,6 +95,12 @@ def test_a_piece_is_as_sure_as_the_surest_query_that_covers_it() -> None:
     assert choice is not None and choice.score == pytest.approx(0.95)
 
 
+def test_the_mask_is_that_of_the_sure_query_and_not_of_a_better_fitting_shred() -> None:
+    grown = (2, 4, 9, 11)
+    found = queries((0.95, (grown,)), (0.02, (LEFT,)))
+    assert torch.equal(chosen(followed(found, track(LEFT))), drawn(grown))
+
+
 def test_a_look_alike_far_away_is_not_taken_for_a_target_out_of_sight_but_later_it_is() -> None:
     found = queries((0.99, (RIGHT,)))
     assert followed(found, track(LEFT)) is None

@@ -8,15 +8,13 @@ the mean over a target's frames from its prompt on.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from scene_cases import HEIGHT, HELD_OUT_SEED, UNIQUE_KINDS, WIDTH, JpegCamera, apart, as_prompt
-from tables import hardware_line, number, print_table, printed_into, progress
+from tables import arguments, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import EngineConfig
@@ -158,16 +156,12 @@ def cost_rows(model: X2SAM, counts: Sequence[int], frames: int) -> list[tuple[st
 
 def main() -> None:
     """Run the clips and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano", help="preset or checkpoint folder")
-    parser.add_argument("--device", default="cpu")
+    parser = arguments(__doc__)
     parser.add_argument("--targets", type=int, nargs="+", default=[1, 2, 4, 8], help="numbers of targets to time")
     parser.add_argument("--timed", type=int, default=30, help="frames that are timed")
     parser.add_argument("--clips", type=int, default=10, help="clips of each kind; 0 measures the cost alone")
     parser.add_argument("--frames", type=int, default=40, help="length of the clips")
     parser.add_argument("--first-seed", type=int, default=HELD_OUT_SEED, help="seed of the first clip looked at")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the tables into")
     options = parser.parse_args()
     if options.clips < 0 or options.frames < 16 or options.timed < 1 or min(options.targets) < 1:
         parser.error("--clips is at least 0, --frames 16, --timed and --targets 1")

@@ -7,17 +7,14 @@ the mask decoder and all around it.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
 from scene_cases import JpegCamera
-from tables import hardware_line, number, print_table, printed_into
+from tables import arguments, hardware_line, number, print_table, printed_into
 
 from x2sam_ros.checkpoint.load import load_model
-from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.scenes.vocabulary import COLOURS, SHAPES
@@ -62,13 +59,9 @@ def measure(model: X2SAM, camera: JpegCamera, make_prompt: Callable[[int], Promp
 
 def main() -> None:
     """Measure every prompt and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
-    parser.add_argument("--device", default=NodeConfig.device)
+    parser = arguments(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--repetitions", type=int, default=60, help="timed repetitions of each prompt")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the table into")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, camera = load_model(options.model, options.device), JpegCamera()

@@ -11,17 +11,16 @@ plain scene that no other resembles. In all of them the prompted object is well 
 
 from __future__ import annotations
 
-import argparse
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
-from scene_cases import HEIGHT, HELD_OUT_SEED, MIN_VISIBLE, UNIQUE_KINDS, WIDTH, as_prompt
-from tables import hardware_line, number, print_table, printed_into, progress
+from scene_cases import HEIGHT, HELD_OUT_SEED, MIN_VISIBLE, UNIQUE_KINDS, WIDTH, Episode, as_prompt
+from tables import arguments, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS, StreamSession
 from x2sam_ros.evaluation.metrics import region_similarity
@@ -41,15 +40,6 @@ WELL_VISIBLE = 0.9
 RIGHT_IOU, OTHER_IOU = 0.5, 0.2
 HEADER = ("scene, prompt", "cases", "right at first", "std error", "right after {}", "std error")
 MORE = ("on another", "poor mask", "none", "mean J")
-
-
-@dataclass(frozen=True)
-class InstanceCase:
-    """A clip, the object that is pointed at, and the prompts by kind."""
-
-    clip: Clip
-    index: int
-    prompts: Mapping[str, Prompt]
 
 
 @dataclass
@@ -102,7 +92,7 @@ def prompts_for(clip: Clip, index: int, rng: np.random.Generator) -> dict[str, P
     return prompts
 
 
-def instance_cases(scene: str, count: int, num_frames: int, first_seed: int) -> Iterator[InstanceCase]:
+def instance_cases(scene: str, count: int, num_frames: int, first_seed: int) -> Iterator[Episode]:
     """Yield ``count`` cases of a scene from ascending seeds, one of a clip."""
     seed, made = first_seed, 0
     while made < count:
@@ -114,7 +104,7 @@ def instance_cases(scene: str, count: int, num_frames: int, first_seed: int) -> 
             clip = generate_clip(seed, num_frames, HEIGHT, WIDTH, kind=SCENES[scene])
             index = fitting[int(rng.integers(len(fitting)))]
             made += 1
-            yield InstanceCase(clip, index, prompts_for(clip, index, rng))
+            yield Episode(clip, index, prompts_for(clip, index, rng))
         seed += 1
 
 
@@ -129,7 +119,7 @@ def outcome(mask: BoolArray, labels: Uint8Array, index: int) -> str:
     return "other" if best != index and iou[best] >= OTHER_IOU else "poor"
 
 
-def follow(session: StreamSession, case: InstanceCase) -> Iterator[dict[str, BoolArray]]:
+def follow(session: StreamSession, case: Episode) -> Iterator[dict[str, BoolArray]]:
     """Stream a case through a fresh session; yield each prompt's mask (H, W) frame by frame."""
     for prompt in case.prompts.values():
         session.submit(prompt)
@@ -140,7 +130,7 @@ def follow(session: StreamSession, case: InstanceCase) -> Iterator[dict[str, Boo
         yield {kind: result.masks[np.isin(result.target_ids, ids.get(kind, ()))].any(axis=0) for kind in case.prompts}
 
 
-def measure(open_session: Callable[[], StreamSession], cases: Iterable[InstanceCase]) -> dict[str, Tally]:
+def measure(open_session: Callable[[], StreamSession], cases: Iterable[Episode]) -> dict[str, Tally]:
     """Follow every prompt of every case through a session of the case's own."""
     tallies = {kind: Tally() for kind in PROMPTS}
     for case in cases:
@@ -177,16 +167,12 @@ def rows(scene: str, tallies: Mapping[str, Tally]) -> list[tuple[str, ...]]:
 
 def main() -> None:
     """Run the clips and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano", help="preset or checkpoint folder")
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--memory-policy", default="fifo")
+    parser = arguments(__doc__)
+    parser.add_argument("--memory-policy", default=NodeConfig.memory_policy)
     parser.add_argument("--scenes", nargs="+", choices=SCENES, default=list(SCENES), help="what to measure")
     parser.add_argument("--clips", type=int, default=100, help="clips of each scene")
     parser.add_argument("--frames", type=int, default=40, help="frames after the prompted one")
     parser.add_argument("--first-seed", type=int, default=HELD_OUT_SEED, help="seed of the first clip looked at")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the table into")
     options = parser.parse_args()
     if options.clips < 1 or options.frames < 1:
         parser.error("--clips and --frames are at least 1")

@@ -7,20 +7,19 @@ The scene has eight objects that differ and stay in view. Linux only (reads /pro
 
 from __future__ import annotations
 
-import argparse
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from scene_cases import JpegCamera
-from tables import hardware_line, number, print_table, progress
+from tables import arguments, hardware_line, number, print_table, progress
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.cli.bench_scene import MAX_SPEED, NUM_FRAMES, NUM_OBJECTS, SEED
-from x2sam_ros.config import NodeConfig, SceneConfig
+from x2sam_ros.config import SceneConfig
 from x2sam_ros.engine.session import Session
-from x2sam_ros.evaluation.hardware import resident_mib
+from x2sam_ros.evaluation.hardware import MIB, resident_mib
 from x2sam_ros.evaluation.metrics import region_similarity
 from x2sam_ros.types import FrameResult, TargetState
 
@@ -120,12 +119,9 @@ def plot(samples: list[tuple[int, float, int]], reference_mib: float, path: Path
 
 def main() -> int:
     """Run the stream, print the table and draw the plot; the exit code is 1 where memory grew or an id was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
-    parser.add_argument("--device", default=NodeConfig.device)
+    parser = arguments(__doc__, pages=False)
     parser.add_argument("--frames", type=int, default=10_000, help="at least twice the reference frame")
     parser.add_argument("--plot", type=Path, default=Path("memory.png"), help="where the plot goes")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     options = parser.parse_args()
     if options.frames < 2 * REFERENCE_FRAME:
         parser.error(f"--frames is {options.frames}, expected at least {2 * REFERENCE_FRAME}")
@@ -139,7 +135,7 @@ def main() -> int:
     farthest = max(later, key=lambda mib: abs(mib - reference_mib)) / reference_mib - 1
 
     print(f"{options.model}: {hardware_line(options.device)}")
-    rows = [(str(f), number(by_frame[f][0], 1), number(by_frame[f][1] / 2**20, 2)) for f in SHOWN if f in by_frame]
+    rows = [(str(f), number(by_frame[f][0], 1), number(by_frame[f][1] / MIB, 2)) for f in SHOWN if f in by_frame]
     title = f"Memory, {ledger.given} targets added, each removed after {LIFETIME} frames"
     print_table(title, ("frames", "resident MiB", "session MiB"), rows, options.markdown)
     print(

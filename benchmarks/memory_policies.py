@@ -15,12 +15,11 @@ import argparse
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
-from pathlib import Path
 
 import numpy as np
 import torch
-from scene_cases import HELD_OUT_SEED, MIN_VISIBLE, UNIQUE_KINDS, as_prompt
-from tables import hardware_line, number, print_table, printed_into, progress
+from scene_cases import HELD_OUT_SEED, MIN_VISIBLE, UNIQUE_KINDS, Episode, as_prompt
+from tables import arguments, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import EngineConfig
@@ -80,15 +79,6 @@ Key = tuple[str, str]
 
 PARTED = 1.5
 """Distance of twins at the end, in sums of their radii, at which they have parted."""
-
-
-@dataclass(frozen=True)
-class Episode:
-    """A clip, the object that is pointed at, and the prompts by kind."""
-
-    clip: Clip
-    index: int
-    prompts: Mapping[str, Prompt]
 
 
 @dataclass
@@ -334,10 +324,8 @@ def policy_of(name: str) -> str:
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = arguments(__doc__)
     built_in = [name for name in installed_plugins().names(MEMORY_POLICIES) if name != "fifo"]
-    parser.add_argument("--model", default="nano", help="preset or checkpoint folder")
-    parser.add_argument("--device", default="cpu")
     parser.add_argument(
         "--policies",
         nargs="+",
@@ -349,8 +337,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--frames", type=int, default=72, help="length of the clips")
     parser.add_argument("--hidden", type=int, default=15, help="frames for which an object is hidden at least")
     parser.add_argument("--first-seed", type=int, default=HELD_OUT_SEED, help="seed of the first clip looked at")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the tables into")
     options = parser.parse_args()
     if options.clips < 1 or options.hidden < 1 or options.frames < WALL_START + options.hidden + REGAIN.stop:
         parser.error(f"--clips and --hidden are at least 1, --frames at least --hidden and {WALL_START + REGAIN.stop}")

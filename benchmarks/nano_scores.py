@@ -7,13 +7,11 @@ included; J counts 1 where neither truth nor answer has a pixel. "Chance" is wha
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable, Iterable
 from itertools import chain
-from pathlib import Path
 
 from scene_cases import IMAGE_KINDS, clip_cases, image_cases
-from tables import hardware_line, number, print_table, printed_into, progress
+from tables import arguments, hardware_line, number, print_table, printed_into, progress
 from task_cases import TASK_KINDS, task_cases
 
 from x2sam_ros.checkpoint.load import load_model
@@ -115,15 +113,11 @@ def score_clips(open_session: Callable[[], StreamSession], count: int, num_frame
 
 def main() -> None:
     """Run the evaluation and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
-    parser.add_argument("--device", default=NodeConfig.device)
+    parser = arguments(__doc__)
     parser.add_argument("--memory-policy", default=NodeConfig.memory_policy)
     parser.add_argument("--scenes", type=int, default=200, help="images of each kind; 0 leaves them out")
     parser.add_argument("--clips", type=int, default=50, help="clips of each kind; 0 leaves them out")
     parser.add_argument("--frames", type=int, default=40, help="length of the clips")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the tables into")
     options = parser.parse_args()
     markdown = options.markdown or bool(options.into)
     model = load_model(options.model, options.device)

@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from memory_policies import episodes
 from scene_cases import HELD_OUT_SEED, JpegCamera
-from tables import hardware_line, number, print_table, printed_into, progress
+from tables import arguments, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
-from x2sam_ros.config import EngineConfig, NodeConfig
+from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.engine.stepper import Stepper
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS
@@ -266,9 +266,7 @@ def release_ms(
 
 def main() -> None:
     """Run everything and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
-    parser.add_argument("--device", default=NodeConfig.device)
+    parser = arguments(__doc__)
     parser.add_argument("--clips", type=int, default=20, help="generated clips of each scene")
     parser.add_argument("--frames", type=int, default=40, help="frames of a generated clip, and timed ones")
     parser.add_argument("--targets", type=int, nargs="+", default=[1, 8], help="numbers of targets that are timed")
@@ -276,8 +274,6 @@ def main() -> None:
     parser.add_argument("--real-frames", type=int, default=40, help="frames of a real clip")
     parser.add_argument("--release-side", type=int, default=0, help="of the release-size segmentor; 0: none")
     parser.add_argument("--release-repeats", type=int, default=1, help="timed frames of it")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
-    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the tables into")
     options = parser.parse_args()
     if min(options.clips, options.frames, options.real_frames, options.release_repeats, *options.targets) < 1:
         parser.error("--clips, --frames, --real-frames, --release-repeats and --targets are at least 1")

@@ -7,16 +7,14 @@ it is reported. "Interval" is the time from one result to the next, "first mask"
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 import torch
 from scene_cases import JpegCamera
-from tables import hardware_line, number, print_table, printed_into
+from tables import arguments, hardware_line, number, print_table, printed_into
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import EngineConfig
@@ -97,14 +95,10 @@ def row(name: str, measured: Measured, base: Measured) -> tuple[str, ...]:
 
 def main() -> None:
     """Measure without prompts, inline and beside, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="nano", help="preset or checkpoint folder")
-    parser.add_argument("--device", default="cpu")
+    parser = arguments(__doc__)
     parser.add_argument("--threads", type=int, default=2, help="threads of torch")
     parser.add_argument("--rate", type=float, default=10.0, help="images per second of the camera")
     parser.add_argument("--seconds", type=float, default=30.0, help="timed seconds of each run")
-    parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the table into")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model, camera = load_model(options.model, options.device), JpegCamera()

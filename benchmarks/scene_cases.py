@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import product
 
 import cv2
@@ -43,6 +44,15 @@ MOTION_SHOWN = "motion, clip shown"
 IMAGE_KINDS = (*PHRASE_KINDS, MOTION_SHOWN, "class_list", "point", "box", "absent")
 UNIQUE_KINDS = ("colour", "shape", "colour_shape")
 """Phrases that stay true of one object while everything moves."""
+
+
+@dataclass(frozen=True)
+class Episode:
+    """A clip, the object that is pointed at, and the prompts by kind."""
+
+    clip: Clip
+    index: int
+    prompts: Mapping[str, Prompt]
 
 
 def object_truth(clip: Clip, index: int) -> Truth:

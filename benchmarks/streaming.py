@@ -6,19 +6,17 @@ encoder and the pixel decoder ran. The stages within the step, and peers, are wh
 
 from __future__ import annotations
 
-import argparse
 import time
 from dataclasses import dataclass, field
 
 import numpy as np
 from scene_cases import JpegCamera
-from tables import hardware_line, number, print_table
+from tables import arguments, hardware_line, number, print_table
 from torch import nn
 
 from x2sam_ros.bag.interfaces import message_types
 from x2sam_ros.bag.messages import MASK_ARRAY_TYPE, build_message, tracked_mask_array_fields
 from x2sam_ros.checkpoint.load import load_model
-from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.types import FrameResult
@@ -120,12 +118,9 @@ def print_report(runs: list[Timings], markdown: bool) -> None:
 
 def main() -> None:
     """Measure every number of targets and print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
-    parser.add_argument("--device", default=NodeConfig.device)
+    parser = arguments(__doc__, pages=False)
     parser.add_argument("--targets", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--frames", type=int, default=200, help="timed frames of each run")
-    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     options = parser.parse_args()
     model, camera = load_model(options.model, options.device), JpegCamera()
     runs = [measure(model, camera, count, options.frames) for count in options.targets]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,6 +14,24 @@ Item = TypeVar("Item")
 
 PIPED_WIDTH = 140
 """Columns of a table when the output is no terminal."""
+
+
+def arguments(description: str | None, pages: bool = True) -> argparse.ArgumentParser:
+    """Return a parser of what most scripts take: the model, where it runs, and how tables are printed.
+
+    Args:
+        description: the script's docstring.
+        pages: whether tables can be written into pages.
+    """
+    from x2sam_ros.config import NodeConfig
+
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=NodeConfig.preset, help="preset or checkpoint folder")
+    parser.add_argument("--device", default=NodeConfig.device)
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    if pages:
+        parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the tables into")
+    return parser
 
 
 def hardware_line(device: str) -> str:

@@ -41,3 +41,17 @@ class PluginError(X2SamError):
 
 class ModelError(X2SamError, RuntimeError):
     """The network got tensors it was not built for."""
+
+
+def told(error: BaseException) -> str:
+    """Return what a foreign exception says, with its type, in one short line, even where saying it fails."""
+    try:
+        said = str(error)
+    except Exception as worse:  # a third party's, too
+        said = type(worse).__name__
+    return " ".join(f"{type(error).__name__}: {said:.200}".split())
+
+
+def described(error: Exception) -> str:
+    """Return what went wrong: our own errors in their own words, others as ``told``."""
+    return str(error) if isinstance(error, X2SamError) else told(error)

@@ -11,11 +11,8 @@ from torch import Tensor
 
 from x2sam_ros.engine.follow import followed, pointed_at
 from x2sam_ros.engine.region import mask_iou
-from x2sam_ros.engine.select import NMS_IOU, Candidates, Choice
+from x2sam_ros.engine.select import CUT, NMS_IOU, Candidates, Choice
 from x2sam_ros.engine.task_head import ReadContext, Track
-
-_CUT = -5.0
-"""Mask logit of what another label has."""
 
 
 def one_instance_each(found: Candidates, context: ReadContext) -> list[Choice]:
@@ -86,5 +83,5 @@ def _meets(choice: Choice, others: Sequence[Choice]) -> bool:
 def _without(found: Candidates, taken: Tensor) -> Candidates:
     """Return the queries less what is taken, bool (h, w), and less the rim that would be left around it."""
     wide = F.max_pool2d(taken[None].float(), 3, stride=1, padding=1)[0] > 0
-    cut = found.mask_logits.new_tensor(_CUT)
+    cut = found.mask_logits.new_tensor(CUT)
     return replace(found, mask_logits=torch.where(wide, torch.minimum(found.mask_logits, cut), found.mask_logits))

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from x2sam_ros.engine.region import Region, overlap
-from x2sam_ros.engine.select import Candidates, Choice
+from x2sam_ros.engine.select import CUT, Candidates, Choice
 from x2sam_ros.engine.task_head import Track
 from x2sam_ros.types import BoolArray, FloatArray, IntArray
 
@@ -54,9 +54,6 @@ PART_SHARE = 0.5
 
 _MARGIN = 0.25
 """How far beyond its place a merged piece is kept, in sizes."""
-
-_CUT = -5.0
-"""Mask logit of what was cut off."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,7 @@ class Pieces:
         query = int(self.queries[row])
         whole = found.mask_logits[query]
         inside = torch.from_numpy(mask).to(whole.device)
-        logits = torch.where((whole > 0) & ~inside, whole.new_tensor(_CUT), whole)
+        logits = torch.where((whole > 0) & ~inside, whole.new_tensor(CUT), whole)
         return Choice(query, class_index, float(self.support[row]), logits)
 
 
@@ -152,7 +149,7 @@ def pointed_at(found: Candidates, region: Region, class_index: int = 0) -> Choic
     if not len(pieces.queries):
         return None
     queries = torch.from_numpy(pieces.queries).to(score.device)
-    logits = torch.where(torch.from_numpy(pieces.masks).to(score.device), found.mask_logits[queries], _CUT)
+    logits = torch.where(torch.from_numpy(pieces.masks).to(score.device), found.mask_logits[queries], CUT)
     row = int((PROMPT_WEIGHT * overlap(region, logits) + score[queries]).argmax())
     return pieces.choice(found, row, pieces.masks[row], class_index)
 

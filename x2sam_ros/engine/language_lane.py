@@ -22,7 +22,7 @@ from x2sam_ros.engine.joining import Join, ask_together
 from x2sam_ros.engine.reply import Reply
 from x2sam_ros.engine.track import Group, Target
 from x2sam_ros.engine.tracker import Seen, Tracker, arithmetic
-from x2sam_ros.errors import X2SamError
+from x2sam_ros.errors import described
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.types import BoolArray, PointPrompt, Prompt, Uint8Array
 
@@ -251,7 +251,7 @@ def describe(error: Exception) -> str:
     """Return why a prompt could not be carried out, in words for the person who gave it."""
     if isinstance(error, torch.OutOfMemoryError):
         return "there is no GPU memory left to carry it out; remove a target or lower max_targets"
-    return str(error) if isinstance(error, X2SamError) else f"{type(error).__name__}: {error}"
+    return described(error)
 
 
 class LanguageLane:

@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from x2sam_ros.config import EngineConfig
-from x2sam_ros.errors import PluginError
+from x2sam_ros.errors import PluginError, told
 from x2sam_ros.plugins import installed_plugins
 
 MAX_CAPACITY = 128
@@ -260,7 +260,7 @@ class PolicyGuard:
         except PluginError as error:
             return self._let_go(str(error), otherwise)
         except (Exception, SystemExit) as error:  # whatever a third party raises, the stream goes on
-            said = f"memory policy '{self.name}' raised {_told(error)}"
+            said = f"memory policy '{self.name}' raised {told(error)}"
             return self._let_go(f"{said}; report it to its author", otherwise)
         if len(self._handed) > MAX_HELD_RECORDS:
             held = f"holds on to more than {MAX_HELD_RECORDS} records of earlier frames"
@@ -298,14 +298,5 @@ def open_policy(name: str, config: EngineConfig) -> PolicyGuard:
     except PluginError:
         raise
     except Exception as error:  # a third party's factory may raise anything
-        raise PluginError(f"memory policy '{name}' cannot be built: {_told(error)}; choose another one") from error
+        raise PluginError(f"memory policy '{name}' cannot be built: {told(error)}; choose another one") from error
     return PolicyGuard(policy, config)
-
-
-def _told(error: BaseException) -> str:
-    """Return what an exception says in one short line, even where saying it fails."""
-    try:
-        said = str(error)
-    except Exception as worse:  # a third party's, too
-        said = type(worse).__name__
-    return " ".join(f"{type(error).__name__}: {said:.200}".split())

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from x2sam_ros.engine.memory_policy import MemoryRecord
 from x2sam_ros.engine.motion import Box, BoxMotion, box_iou
+from x2sam_ros.engine.region import mask_boxes
 from x2sam_ros.engine.select import Candidates
 from x2sam_ros.engine.track import SIZES, Group, Target
 from x2sam_ros.types import Frame
@@ -55,13 +56,16 @@ def observe(group: Group, found: Candidates, frame: Frame, prompted: bool) -> Me
     measured = torch.cat([inside.float().mean((1, 2))[:, None], _stability(logits)[:, None], mask_boxes(inside)], 1)
     rows = measured.tolist()
     overlaps, ratios = [], []
-    rivals = _rivals(found, seen, inside)
+    covered = inside.any(0)
+    beside = (found.mask_logits > 0) & ~covered
+    beside_area = beside.flatten(1).sum(1)
+    rivals = _rivals(found, seen, beside_area, inside)
     for target, (size, _, *box), has_rival in zip(seen, rows, rivals):
         target.rivalry += (RIVAL_WEIGHT if target.sizes else 1.0) * (has_rival - target.rivalry)
         ratios.append(size / median(target.sizes or [size]))
         target.sizes = (*target.sizes, size)[-SIZES:]
         overlaps.append(_follow(target, frame.frame_index, (box[0], box[1], box[2], box[3])))
-    distractors = _distractors(found, seen, inside.any(0))
+    distractors = _distractors(found, seen, beside, beside_area, covered)
     return MemoryRecord(
         frame_index=frame.frame_index,
         stamp_ns=frame.stamp_ns,
@@ -74,18 +78,6 @@ def observe(group: Group, found: Candidates, frame: Frame, prompted: bool) -> Me
         distractors=sum(overlap <= DISTRACTOR_IOU for overlap in distractors),
         distractor_iou=min(distractors, default=1.0),
     )
-
-
-def mask_boxes(inside: Tensor) -> Tensor:
-    """Return the boxes around masks bool (N, h, w): float (N, 4), left, top, right, bottom in 0 to 1; 0 around none."""
-
-    def extent(line: Tensor) -> tuple[Tensor, Tensor]:
-        length = line.shape[1]
-        low, high = line.float().argmax(1), length - line.flip(1).float().argmax(1)
-        return low / length, torch.where(line.any(1), high, 0) / length
-
-    (left, right), (top, bottom) = extent(inside.any(1)), extent(inside.any(2))
-    return torch.stack([left, top, right, bottom], dim=1)
 
 
 def _stability(logits: Tensor) -> Tensor:
@@ -104,20 +96,22 @@ def _follow(target: Target, frame_index: int, box: Box) -> float:
     return overlap
 
 
-def _rivals(found: Candidates, seen: list[Target], inside: Tensor) -> list[bool]:
+def _rivals(found: Candidates, seen: list[Target], beside_area: Tensor, inside: Tensor) -> list[bool]:
     """Tell for each seen target whether a query that looks like it covers something beside all of them.
 
     Args:
         found: the queries.
         seen: the targets.
+        beside_area: int (Q,), how many cells each covers beside them.
         inside: bool (N, h, w), their masks.
     """
     alike = found.probs[:, [target.class_index for target in seen]] >= RIVAL_SCORE  # (Q, N)
-    beside = ((found.mask_logits > 0) & ~inside.any(0)).flatten(1).float().sum(1)
-    return ((beside[:, None] >= DISTRACTOR_SHARE * inside.flatten(1).float().sum(1)) & alike).any(0).tolist()
+    return ((beside_area[:, None] >= DISTRACTOR_SHARE * inside.flatten(1).sum(1)) & alike).any(0).tolist()
 
 
-def _distractors(found: Candidates, seen: list[Target], covered: Tensor) -> list[float]:
+def _distractors(
+    found: Candidates, seen: list[Target], beside: Tensor, beside_area: Tensor, covered: Tensor
+) -> list[float]:
     """Return for each query that looks like a seen target and lies elsewhere how little it would change the box.
 
     Source: DAM4SAM's introspection (Videnovic et al. 2025), where the alternatives are SAM 2's other two masks. Here
@@ -126,14 +120,14 @@ def _distractors(found: Candidates, seen: list[Target], covered: Tensor) -> list
     Args:
         found: the queries.
         seen: the targets.
+        beside: bool (Q, h, w), what each covers beside them; beside_area: int (Q,), how many cells.
         covered: bool (h, w), where they are.
 
     Returns:
         IoU of the box around the targets with that around them and the query.
     """
     labels = sorted({target.class_index for target in seen})
-    alike = found.mask_logits[found.probs[:, labels].amax(1) >= DISTRACTOR_SCORE] > 0
-    beside = alike & ~covered
-    beside = beside[beside.flatten(1).sum(1) >= DISTRACTOR_SHARE * covered.sum()]
+    alike = found.probs[:, labels].amax(1) >= DISTRACTOR_SCORE
+    beside = beside[alike & (beside_area >= DISTRACTOR_SHARE * covered.sum())]
     own, *larger = mask_boxes(torch.cat([covered[None], beside | covered])).tolist()
     return [box_iou(own, box) for box in larger]

@@ -139,21 +139,24 @@ def _point_overlap(region: Region, mask_logits: Tensor) -> Tensor:
 
 def _box_overlap(box: tuple[float, float, float, float], mask_logits: Tensor) -> Tensor:
     """Return the IoU between the prompt's box and the box around each query's mask, (Q,)."""
-    inside = mask_logits > 0
-    _, height, width = inside.shape
-
-    def extent(line: Tensor, length: int) -> tuple[Tensor, Tensor]:
-        low = line.float().argmax(1) / length
-        high = 1 - line.flip(1).float().argmax(1) / length
-        return low, torch.where(line.any(1), high, low)
-
-    left, right = extent(inside.any(1), width)
-    top, bottom = extent(inside.any(2), height)
+    left, top, right, bottom = mask_boxes(mask_logits > 0).unbind(1)
     x1, y1, x2, y2 = box
     across = (right.clamp(max=x2) - left.clamp(min=x1)).clamp_min(0)
     down = (bottom.clamp(max=y2) - top.clamp(min=y1)).clamp_min(0)
     shared = across * down
     return shared / ((right - left) * (bottom - top) + (x2 - x1) * (y2 - y1) - shared).clamp_min(1e-6)
+
+
+def mask_boxes(inside: Tensor) -> Tensor:
+    """Return the boxes around masks bool (N, h, w): float (N, 4), left, top, right, bottom in 0 to 1; 0 around none."""
+
+    def extent(line: Tensor) -> tuple[Tensor, Tensor]:
+        length = line.shape[1]
+        low, high = line.float().argmax(1) / length, 1 - line.flip(1).float().argmax(1) / length
+        return low, torch.where(line.any(1), high, low)
+
+    (left, right), (top, bottom) = extent(inside.any(1)), extent(inside.any(2))
+    return torch.stack([left, top, right, bottom], dim=1)
 
 
 def mask_iou(masks: Tensor, other: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ FOLLOW_WEIGHT = 1.0
 NMS_IOU = 0.5
 """Two masks of one class that overlap more are one object."""
 
+CUT = -5.0
+"""Mask logit of what is taken away from a mask."""
+
 MATCH_IOU = 0.3
 """A detection that overlaps a target's last mask more is that target."""
 

@@ -23,7 +23,7 @@ from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.encoder import ImageFeatures
 from x2sam_ros.model.int8 import EXACT as EXACT_WEIGHTS
 from x2sam_ros.model.int8 import weights_of
-from x2sam_ros.model.mask_decoder import PADDED_CLASS_LOGIT
+from x2sam_ros.model.mask_decoder import padded_class_logit
 from x2sam_ros.model.memory import MemoryBatch, MemoryEntry
 from x2sam_ros.model.pixel_decoder import PixelFeatures
 from x2sam_ros.model.segmentor import FINEST, Segmentor, StepOutput
@@ -121,7 +121,7 @@ class Stepper:
         index, classes = _padded_rows(count), output.class_logits
         missing = bucket(classes.shape[2] - 1) - classes.shape[2] + 1
         if missing:
-            nothing = classes.new_full((*classes.shape[:2], missing), max(PADDED_CLASS_LOGIT, _least(classes)))
+            nothing = classes.new_full((*classes.shape[:2], missing), padded_class_logit(classes.dtype))
             classes = torch.cat([classes[..., :-1], nothing, classes[..., -1:]], dim=-1)
         entry = self._run(_write, self._segmentor, pixels, classes[index], output.mask_logits[index])
         return MemoryEntry(tuple(x[:count] for x in entry.embeds))
@@ -174,10 +174,6 @@ def copied(answer: Any) -> Any:
 def _padded_rows(count: int) -> list[int]:
     """Return the rows of a padded batch; the first one fills it up."""
     return [*range(count), *[0] * (bucket(count) - count)]
-
-
-def _least(x: Tensor) -> float:
-    return torch.finfo(x.dtype).min
 
 
 def _encode(segmentor: Segmentor, pixel_values: Tensor) -> ImageFeatures:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from x2sam_ros.config import EngineConfig
-from x2sam_ros.errors import PluginError, PromptError, X2SamError
+from x2sam_ros.errors import PluginError, PromptError, X2SamError, told
 from x2sam_ros.model.template import Template
 from x2sam_ros.types import Prompt
 
@@ -153,8 +153,7 @@ def checked_read(head: TaskHead, found: Candidates, context: ReadContext) -> tup
     except (X2SamError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a third party raises has a name
-        said = f"{type(error).__name__}: {error}"
-        raise PluginError(f"task head '{head.task}' raised {said}; report it to the head's author") from error
+        raise PluginError(f"task head '{head.task}' raised {told(error)}; report it to the head's author") from error
     size, labels, tracks = found.mask_logits.shape[1:], len(context.labels), len(context.tracks)
     try:
         choices = tuple(answer)

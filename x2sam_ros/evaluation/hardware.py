@@ -10,7 +10,8 @@ from pathlib import Path
 
 import torch
 
-MIB = 2**20
+from x2sam_ros.engine.frame_buffer import MIB
+
 _STATM = Path("/proc/self/statm")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")

@@ -22,6 +22,11 @@ PADDED_CLASS_LOGIT = -1e6
 CLASS_LOGIT_LIMIT = 50.0
 
 
+def padded_class_logit(dtype: torch.dtype) -> float:
+    """Return the class logit of padding; float16 ends at -65504."""
+    return max(PADDED_CLASS_LOGIT, torch.finfo(dtype).min)
+
+
 @dataclass(frozen=True)
 class LayerPrediction:
     """What one layer predicts: ``queries`` (N, Q, C), normed, and ``mask_logits`` (N, Q, H, W) at stride 4."""
@@ -52,8 +57,7 @@ class ClassPredictor(nn.Module):
             logits = queries @ conditions.transpose(1, 2) / math.sqrt(queries.shape[-1]) + self.cls_bias
         logits = logits.clamp(-CLASS_LOGIT_LIMIT, CLASS_LOGIT_LIMIT)
         if keep is not None:
-            padding = max(PADDED_CLASS_LOGIT, torch.finfo(logits.dtype).min)  # float16 ends at -65504
-            logits = logits.masked_fill(~keep.bool()[:, None], padding)
+            logits = logits.masked_fill(~keep.bool()[:, None], padded_class_logit(logits.dtype))
         return logits
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from x2sam_ros.errors import ConfigError, X2SamError
+from x2sam_ros.errors import ConfigError, described
 from x2sam_ros.ros.cameras import Camera
 
 
@@ -153,7 +153,7 @@ class SessionFiles:
             try:
                 taken[camera] = _Taken(self._sessions[camera].snapshot(), bool(self._sessions[camera].target_ids))
             except Exception as error:
-                self._report(camera, "session save", _describe(error))
+                self._report(camera, "session save", described(error))
         return taken
 
     def _write(self, taken: dict[str, _Taken]) -> None:
@@ -162,7 +162,7 @@ class SessionFiles:
             try:
                 copy.write(self._paths[camera])
             except Exception as error:  # the next save may succeed
-                self._report(camera, "session save", _describe(error))
+                self._report(camera, "session save", described(error))
                 continue
             if has_targets:
                 self._filled.add(camera)
@@ -178,8 +178,4 @@ class SessionFiles:
         except OSError as failure:
             del self._paths[camera]
             fate = f"it cannot be renamed ({failure}), so nothing is saved over it"
-        self._report(camera, "saved session", f"{_describe(error)}; {fate}")
-
-
-def _describe(error: Exception) -> str:
-    return str(error) if isinstance(error, X2SamError) else f"{type(error).__name__}: {error}"
+        self._report(camera, "saved session", f"{described(error)}; {fate}")

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from x2sam_ros.errors import FrameError, PromptError, X2SamError
+from x2sam_ros.errors import FrameError, PromptError, X2SamError, told
 from x2sam_ros.ros.frame_slots import Counters, FrameSlots
 from x2sam_ros.ros.requests import Reject, Remove, RemovePrompt, Request, Submit, cameras_of
 from x2sam_ros.ros.session_files import LastingSession, SessionFiles
@@ -210,7 +210,7 @@ class Worker:
             outcome = _rejection(request.prompt_id if request else "", str(error))
         except Exception as error:
             self._outputs.problem("", "prompt", _describe(error))
-            outcome = _rejection(request.prompt_id if request else "", f"{type(error).__name__}: {error}")
+            outcome = _rejection(request.prompt_id if request else "", told(error))
         if outcome is not None:
             self._tell(outcome, command.done)
 

@@ -12,7 +12,8 @@ from tests.unit.model.networks import frames
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.mask_memory import MaskMemory
 from x2sam_ros.engine.memory_policy import MemoryRecord, open_policy
-from x2sam_ros.engine.observation import STABLE_FRAMES, mask_boxes, observe
+from x2sam_ros.engine.observation import STABLE_FRAMES, observe
+from x2sam_ros.engine.region import mask_boxes
 from x2sam_ros.engine.select import Candidates
 from x2sam_ros.engine.track import SIZES, Group, Target
 from x2sam_ros.model.condition import PromptCondition

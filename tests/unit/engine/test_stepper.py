@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch._dynamo.utils import counters
 
-from tests.unit.evaluation.test_naive import drawn_condition, drawn_entries, random_segmentor
+from tests.unit.engine.test_batched_step import drawn_condition, drawn_entries, random_segmentor
 from tests.unit.model.networks import frames, new_nano
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.preprocess import mask_encoder_pixels

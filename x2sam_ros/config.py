@@ -13,6 +13,12 @@ BASE_MODEL = "Qwen/Qwen3-VL-4B-Instruct"
 CLIP_LENGTH = 8
 """Frames of a clip in the published evaluation."""
 
+HEARTBEAT_PERIOD_S = 1.0
+"""Time from one heartbeat, and one report of diagnostics, to the next."""
+
+DIAGNOSTICS_WINDOW_S = 5.0
+"""How far rates and latencies of the diagnostics look back."""
+
 MAX_CAMERAS = 32
 """Most cameras of a node: with the most targets each, every target has an id of its own in 16 bits."""
 
@@ -29,6 +35,7 @@ def _parameter(
     low: float | None = None,
     high: float | None = None,
     choices: tuple[str, ...] = (),
+    live: bool = False,
 ) -> Any:
     """Make a field that is also a parameter: its description and what it accepts lie beside its default.
 
@@ -37,8 +44,10 @@ def _parameter(
         description: one line for help texts, the YAML file and the ROS descriptor.
         low, high: inclusive range of a number.
         choices: the values a text may have; () accepts any.
+        live: whether it may change at run time; a model, a subscription or a buffer is made from the others once.
     """
-    return field(default=default, metadata={"description": description, "low": low, "high": high, "choices": choices})
+    metadata = {"description": description, "low": low, "high": high, "choices": choices, "live": live}
+    return field(default=default, metadata=metadata)
 
 
 def _limits_of(config_type: type, name: str) -> dict[str, Any]:
@@ -69,6 +78,14 @@ def _check_parameters(config: Any) -> None:
             raise ConfigError(f"{item.name} is {value!r}, expected one of: {', '.join(choices)}")
 
 
+def check_live(old: Any, new: Any) -> None:
+    """Raise ConfigError where a field differs that may not change at run time."""
+    for item in fields(old):
+        was, given = getattr(old, item.name), getattr(new, item.name)
+        if was != given and not item.metadata["live"]:
+            raise ConfigError(f"{item.name} is {was!r} and cannot become {given!r} in what runs; open a new session")
+
+
 @dataclass(frozen=True)
 class EngineConfig:
     """How a session turns frames and prompts into targets."""
@@ -79,65 +96,91 @@ class EngineConfig:
         "frames from one remembered frame to the next; 5 suits published weights on a camera of 30 Hz",
         low=1,
         high=1_000,
+        live=True,
     )
     memory_interval_s: float = _parameter(
-        0.0, "seconds from one remembered frame to the next; 0 counts memory_stride frames instead", low=0.0, high=60.0
+        0.0,
+        "seconds from one remembered frame to the next; 0 counts memory_stride frames instead",
+        low=0.0,
+        high=60.0,
+        live=True,
     )
     memory_max_gap: int = _parameter(
-        8, "strides by which a remembered frame may seem to lie back; older ones seem to lie there", low=1, high=100_000
+        8,
+        "strides by which a remembered frame may seem to lie back; older ones seem to lie there",
+        low=1,
+        high=100_000,
+        live=True,
     )
-    score_threshold: float = _parameter(0.5, "confidence below which a target counts as not seen", low=0.0, high=1.0)
+    score_threshold: float = _parameter(
+        0.5, "confidence below which a target counts as not seen", low=0.0, high=1.0, live=True
+    )
     keep_threshold: float = _parameter(
         0.3,
         "confidence down to which a tracked target still counts as seen; score_threshold where that is less",
         low=0.0,
         high=1.0,
+        live=True,
     )
-    mask_threshold: float = _parameter(0.5, "probability above which a pixel belongs to the mask", low=0.0, high=1.0)
+    mask_threshold: float = _parameter(
+        0.5, "probability above which a pixel belongs to the mask", low=0.0, high=1.0, live=True
+    )
     mask_score_threshold: float = _parameter(
-        0.65, "mean probability inside its mask below which a target counts as not seen", low=0.0, high=1.0
+        0.65, "mean probability inside its mask below which a target counts as not seen", low=0.0, high=1.0, live=True
     )
     mask_keep_threshold: float = _parameter(
-        0.5, "mean mask probability below which a tracked target counts as not seen", low=0.0, high=1.0
+        0.5, "mean mask probability below which a tracked target counts as not seen", low=0.0, high=1.0, live=True
     )
-    confirm_frames: int = _parameter(2, "frames a target must be seen on before it counts as tracked", low=1, high=100)
+    confirm_frames: int = _parameter(
+        2, "frames a target must be seen on before it counts as tracked", low=1, high=100, live=True
+    )
     lost_frames: int = _parameter(
         30,
         "frames without the target after which it counts as lost; a class list looks as long for its first",
         low=1,
         high=100_000,
+        live=True,
     )
     search_frames: int = _parameter(
-        0, "frames from one search of the image for lost targets to the next; 0 never searches", low=0, high=100_000
+        0,
+        "frames from one search of the image for lost targets to the next; 0 never searches",
+        low=0,
+        high=100_000,
+        live=True,
     )
     reground_frames: int = _parameter(
-        0, "frames after which a target's words are asked again; 0 never asks", low=0, high=1_000_000
+        0, "frames after which a target's words are asked again; 0 never asks", low=0, high=1_000_000, live=True
     )
-    reground_on_loss: bool = _parameter(False, "ask a target's words again when it is lost")
+    reground_on_loss: bool = _parameter(False, "ask a target's words again when it is lost", live=True)
     reground_iou: float = _parameter(
         0.0,
         "overlap of a mask with where it should be below which a target's words are asked again; 0 never asks",
         low=0.0,
         high=1.0,
+        live=True,
     )
     autocast: bool = _parameter(False, "multiply in bfloat16 where the hardware gains from it")
-    max_targets: int = _parameter(16, "targets followed at the same time", low=1, high=1024)
+    max_targets: int = _parameter(16, "targets followed at the same time", low=1, high=1024, live=True)
     conversations: str = _parameter(
         "separate",
         "separate gives every prompt a memory and a decoder pass; merged lets texts share, and clicks and boxes",
         choices=("separate", "merged"),
+        live=True,
     )
-    max_merged: int = _parameter(8, "texts or regions of one merged conversation", low=1, high=64)
+    max_merged: int = _parameter(8, "texts or regions of one merged conversation", low=1, high=64, live=True)
     max_memory_mb: int = _parameter(
-        4096, "MiB that the targets may take once their memories are full", low=1, high=1_048_576
+        4096, "MiB that the targets may take once their memories are full", low=1, high=1_048_576, live=True
     )
     at_cap: str = _parameter(
         "reject",
         "reject refuses a new prompt at max_targets or max_memory_mb; evict gives up the target seen least recently",
         choices=("reject", "evict"),
+        live=True,
     )
-    max_pending_prompts: int = _parameter(32, "prompts that may wait for the next image", low=1, high=1024)
-    max_answer_tokens: int = _parameter(256, "tokens after which an answer in words is cut off", low=1, high=4096)
+    max_pending_prompts: int = _parameter(32, "prompts that may wait for the next image", low=1, high=1024, live=True)
+    max_answer_tokens: int = _parameter(
+        256, "tokens after which an answer in words is cut off", low=1, high=4096, live=True
+    )
     language_lane: str = _parameter(
         "inline",
         "inline carries a prompt out before the frame is answered; beside does it in a thread while frames go on",
@@ -147,19 +190,31 @@ class EngineConfig:
     buffer_frames: int = _parameter(64, "newest images kept, so that prompts find theirs", low=1, high=1024)
     buffer_mb: int = _parameter(256, "MiB of images kept at most; the newest always is", low=1, high=65_536)
     catch_up_frames: int = _parameter(
-        4, "kept images that a new target is led through, evenly spread, before its first result", low=0, high=64
+        4,
+        "kept images that a new target is led through, evenly spread, before its first result",
+        low=0,
+        high=64,
+        live=True,
     )
     prompt_tolerance_ms: float = _parameter(
-        200.0, "most time between a prompt's stamp and the image that it is carried out on", low=0.0, high=60_000.0
+        200.0,
+        "most time between a prompt's stamp and the image that it is carried out on",
+        low=0.0,
+        high=60_000.0,
+        live=True,
     )
     prompt_lead_ms: float = _parameter(
-        1000.0, "how far a prompt may be ahead of the newest image; it waits for its own", low=0.0, high=600_000.0
+        1000.0,
+        "how far a prompt may be ahead of the newest image; it waits for its own",
+        low=0.0,
+        high=600_000.0,
+        live=True,
     )
     clock_jump_ms: float = _parameter(
-        1000.0, "step back of the images' stamps from which a new stream has begun", low=0.0, high=600_000.0
+        1000.0, "step back of the images' stamps from which a new stream has begun", low=0.0, high=600_000.0, live=True
     )
     late_frames: int = _parameter(
-        3, "images in a row that are dropped for being late, or of another camera", low=0, high=1000
+        3, "images in a row that are dropped for being late, or of another camera", low=0, high=1000, live=True
     )
     exact_timings: bool = _parameter(
         False, "wait for the GPU around each stage, so that the timings are of its work; slower"
@@ -234,6 +289,28 @@ class NodeEngineConfig(EngineConfig):
 
 
 @dataclass(frozen=True)
+class DiagnosticsConfig:
+    """From when on the node's diagnostics are not OK."""
+
+    stale_s: float = _parameter(
+        3.0, "seconds without an image after which a camera is stale", low=0.1, high=3600.0, live=True
+    )
+    max_latency_ms: float = _parameter(
+        1000.0,
+        "latency that 95 of 100 answers must keep, from the image's arrival to its masks",
+        low=1.0,
+        high=600_000.0,
+        live=True,
+    )
+    max_dropped_share: float = _parameter(
+        0.5, "share of the images that newer ones may replace before they are answered", low=0.0, high=1.0, live=True
+    )
+
+    def __post_init__(self) -> None:
+        _check_parameters(self)
+
+
+@dataclass(frozen=True)
 class NodeConfig:
     """Parameters of the ROS node; ros/params.py declares them and writes config/x2sam.yaml from them."""
 
@@ -243,11 +320,22 @@ class NodeConfig:
     image_transport: str = _parameter(
         "raw", "raw reads <image_topic>, compressed reads <image_topic>/compressed", choices=("raw", "compressed")
     )
-    image_reliability: str = _parameter(
-        "best_effort",
-        "best_effort suits cameras; reliable does not lose large raw images, but needs a reliable publisher",
-        choices=("best_effort", "reliable"),
+    depth_topics: tuple[str, ...] = _parameter(
+        ("",), "depth registered to each image topic, 16UC1 in mm or 32FC1 in m; '' for a camera without"
     )
+    depth_slop_ms: float = _parameter(
+        20.0, "how far the stamps of an image and its depth may lie apart", low=0.0, high=10_000.0
+    )
+    camera_info_topics: tuple[str, ...] = _parameter(
+        ("",), "calibration of each image topic; '' is camera_info beside the image topic"
+    )
+    clicked_point_topic: str = _parameter(
+        "/clicked_point", "points in space, as RViz publishes them, that add a target; empty: none"
+    )
+    max_cloud_points: int = _parameter(
+        20_000, "points of one cloud; more are thinned out evenly", low=1, high=10_000_000
+    )
+    overlay_jpeg_quality: int = _parameter(80, "quality of ~/overlay/compressed", low=1, high=100)
     preset: str = _parameter("nano", "built-in model to load when checkpoint is empty")
     checkpoint: str = _parameter("", "folder of a checkpoint; empty loads the preset")
     device: str = _parameter("cpu", "where the model runs: cpu, cuda or cuda:N")
@@ -257,17 +345,23 @@ class NodeConfig:
         "int8 rounds the weights of large layers to eight bits, for a CPU and float32: quicker at release size",
         choices=("exact", "int8"),
     )
-    memory_policy: str = _parameter("fifo", "which frames a target remembers; x2sam plugins lists the policies")
+    memory_policy: str = _parameter(
+        "fifo", "which frames a target remembers; x2sam plugins lists the policies", live=True
+    )
     max_pending_commands: int = _parameter(
         64, "prompts that may wait for the model; more are rejected", low=1, high=4096
     )
-    log_period_s: float = _parameter(5.0, "seconds between two reports of one kind of problem", low=0.1, high=3600.0)
+    log_period_s: float = _parameter(
+        5.0, "seconds between two reports of one kind of problem", low=0.1, high=3600.0, live=True
+    )
     session_file: str = _parameter(
         "", "file that targets are saved to, and read from at the start; several cameras have one each; empty: none"
     )
     session_period_s: float = _parameter(
-        30.0, "seconds between two saves while anything is followed", low=1.0, high=86400.0
+        30.0, "seconds between two saves while anything is followed", low=1.0, high=86400.0, live=True
     )
+    autostart: bool = _parameter(True, "configure and activate at the start; false leaves that to a lifecycle manager")
+    diagnostics: DiagnosticsConfig = field(default_factory=DiagnosticsConfig)
     engine: EngineConfig = field(default_factory=NodeEngineConfig)
 
     def __post_init__(self) -> None:
@@ -276,6 +370,13 @@ class NodeConfig:
             raise ConfigError("image_topics is empty, or has an empty name; expected names such as /camera/image_raw")
         if len(self.image_topics) > MAX_CAMERAS:
             raise ConfigError(f"image_topics has {len(self.image_topics)} topics, expected at most {MAX_CAMERAS}")
+        for name in ("depth_topics", "camera_info_topics"):
+            topics = getattr(self, name)
+            if any(topics) and len(topics) != len(self.image_topics):
+                raise ConfigError(
+                    f"{name} has {len(topics)} topics and image_topics {len(self.image_topics)}; "
+                    "give one for each image topic, '' for none"
+                )
 
 
 @dataclass(frozen=True)

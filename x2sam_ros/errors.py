@@ -23,6 +23,10 @@ class LateFrameError(FrameError):
     """A camera frame is older than the newest, or of another camera: it is left out, and the stream goes on."""
 
 
+class SpaceError(X2SamError, ValueError):
+    """A calibration, a depth image or a transform is unusable, or does not fit the image."""
+
+
 class BagError(X2SamError):
     """A bag or another input is missing, truncated, empty, or lacks the topic asked for."""
 

@@ -32,8 +32,8 @@ MAX_CLICKS = 64
 MAX_REGIONS = 64
 """Most regions of one prompt."""
 
-MAX_IMAGE_PIXELS = 100_000_000
-"""Largest image accepted, in pixels; beyond it a header is taken for corrupt."""
+MAX_IMAGE_PIXELS = 50_000_000
+"""Largest image accepted, in pixels: 8K video has 33 million; of a larger one the masks alone would take gigabytes."""
 
 
 class Task(str, Enum):
@@ -351,6 +351,48 @@ class Grounding:
     target_ids: tuple[int, ...] = ()
     message: str = ""
     stamp_ns: int = 0
+
+
+class PromptStage(IntEnum):
+    """How far a prompt has come; the numbers are those of Follow.action, which has one more for the first mask."""
+
+    WAITING = 0
+    GROUNDING = 1
+    ANSWERING = 2
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How a prompt gets on.
+
+    Args:
+        prompt_id: which one.
+        stage: it waits for its image, or for prompts that came earlier; the language model reads it; or answers it.
+        response: the answer so far.
+    """
+
+    prompt_id: str
+    stage: PromptStage
+    response: str = ""
+
+
+@dataclass(frozen=True)
+class TargetInfo:
+    """One target, as lists name it; where it is in an image is a row of a ``FrameResult``.
+
+    Args:
+        target_id: stable for its life.
+        label: what it is called.
+        prompt_id: the prompt that it is the answer to; '' for one without an id.
+        state: how sure the session is of it.
+        last_seen_ns: stamp of the newest frame on which it was seen.
+    """
+
+    target_id: int
+    label: str
+    prompt_id: str
+    state: TargetState
+    last_seen_ns: int
 
 
 @dataclass(frozen=True)

@@ -138,7 +138,7 @@ class Grounder:
     """
 
     def __init__(self, model: X2SAM, policy: PolicyGuard, config: EngineConfig) -> None:
-        self._model, self._policy, self._config = model, policy, config
+        self._model, self.policy, self._config = model, policy, config
 
     def ask(
         self, prompt: Prompt, view: View, clicks: PointPrompt | None = None, current: BoolArray | None = None
@@ -189,13 +189,20 @@ class Grounder:
             template, view.picture.media, phrases=request.phrases, regions=request.num_regions, text=request.text
         )
 
-    def ground(self, asked: Question, picture: Picture, cancelled: Callable[[], bool] | None = None) -> Group | Reply:
+    def ground(
+        self,
+        asked: Question,
+        picture: Picture,
+        cancelled: Callable[[], bool] | None = None,
+        on_text: Callable[[str], None] | None = None,
+    ) -> Group | Reply:
         """Understand one prompt.
 
         Args:
             asked: the prompt in words.
             picture: what it was put into words for.
             cancelled: asked before each token of an answer that the language model writes; True ends it there.
+            on_text: called with each new piece of such an answer.
 
         Returns:
             A group without targets; only the reply where the answer points at nothing.
@@ -213,6 +220,7 @@ class Grounder:
                     asked.tokens,
                     picture.prefix,
                     max_new_tokens=self._config.max_answer_tokens,
+                    on_text=on_text,
                     cancelled=cancelled,
                 ),
             )
@@ -237,7 +245,7 @@ class Grounder:
             asked.prompt,
             asked.head,
             condition,
-            MaskMemory(self._policy),
+            MaskMemory(self.policy),
             labels,
             asked.request.stuff,
             asked.regions,

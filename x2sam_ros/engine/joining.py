@@ -10,10 +10,11 @@ from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.frame_buffer import Kept
 from x2sam_ros.engine.grounding import Grounder, Question, View
 from x2sam_ros.engine.masks import Placement
+from x2sam_ros.engine.progress import hearing
 from x2sam_ros.engine.region import Region
 from x2sam_ros.engine.reply import Reply
 from x2sam_ros.engine.track import Group, Member, Target
-from x2sam_ros.types import BoolArray, MaskPrompt, Uint8Array
+from x2sam_ros.types import BoolArray, MaskPrompt, PromptStage, Uint8Array
 
 if TYPE_CHECKING:
     from x2sam_ros.engine.language_lane import Job
@@ -74,6 +75,16 @@ class Join:
         for job in self.jobs:
             job.cancel()
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody is told how one of the prompts gets on."""
+        return any(job.is_watched for job in self.jobs)
+
+    def tell(self, stage: PromptStage, response: str = "") -> None:
+        """Tell whoever watches one of the prompts."""
+        for job in self.jobs:
+            job.tell(stage, response)
+
     def alone(self, job: Job) -> Join:
         """Return one of the prompts as a conversation of its own."""
         return Join(self.at, self.task, [job])
@@ -103,7 +114,8 @@ def ask_together(
         PluginError: the task head contradicts itself.
     """
     old = [stay.ask(grounder, view) for stay in join.stays]
-    group = grounder.ground(grounder.together([*old, *questions], view), view.picture, cancelled)
+    on_text = hearing(join.tell) if join.is_watched else None
+    group = grounder.ground(grounder.together([*old, *questions], view), view.picture, cancelled, on_text)
     if isinstance(group, Reply):
         return group
     stays = [replace(s.member, tokens=q.tokens, begins=False) for s, q in zip(join.stays, old)]

@@ -19,12 +19,13 @@ from x2sam_ros.engine.fleet import Turns
 from x2sam_ros.engine.frame_buffer import FrameBuffer, Kept
 from x2sam_ros.engine.grounding import Grounder, Picture, Question, View
 from x2sam_ros.engine.joining import Join, ask_together
+from x2sam_ros.engine.progress import Watcher, hearing
 from x2sam_ros.engine.reply import Reply
 from x2sam_ros.engine.track import Group, Target
 from x2sam_ros.engine.tracker import Seen, Tracker, arithmetic
 from x2sam_ros.errors import described
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.types import BoolArray, PointPrompt, Prompt, Uint8Array
+from x2sam_ros.types import BoolArray, PointPrompt, Prompt, PromptStage, Uint8Array
 
 IDLE_S = 5.0
 """How long the lane's thread waits for more work before it ends; the next prompt starts another."""
@@ -44,6 +45,7 @@ class Job:
         reserves: whether it may bring new targets, for which it holds a place.
         is_quiet: whether no user waits for it: words that are asked again.
         cancelled: set when nobody wants the answer any more.
+        watcher: is told how it gets on, until then.
     """
 
     prompt: Prompt
@@ -55,11 +57,22 @@ class Job:
     reserves: bool = False
     is_quiet: bool = False
     cancelled: threading.Event = field(default_factory=threading.Event)
+    watcher: Watcher | None = None
 
     @property
     def is_cancelled(self) -> bool:
         """Whether nobody wants the answer any more."""
         return self.cancelled.is_set()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody is told how it gets on."""
+        return self.watcher is not None
+
+    def tell(self, stage: PromptStage, response: str = "") -> None:
+        """Tell whoever watches it."""
+        if self.watcher is not None and not self.is_cancelled:
+            self.watcher.tell(stage, response)
 
     def cancel(self) -> None:
         """Call it off."""
@@ -119,7 +132,7 @@ class Opener:
 
     def __init__(self, model: X2SAM, config: EngineConfig, grounder: Grounder, buffer: FrameBuffer) -> None:
         self._model, self._config, self._grounder, self._buffer = model, config, grounder, buffer
-        self._tracker = Tracker(model, replace(config, compiled="off"))  # CUDA graphs belong to the frames' thread
+        self._tracker = Tracker(model, config, may_compile=False)
 
     def understand(self, job: Job, pictures: Pictures) -> Group | Reply:
         """Run the language pass of one prompt; a target that is refined moves into the group.
@@ -127,9 +140,11 @@ class Opener:
         Raises:
             PromptError, PluginError, ConfigError, FrameError: it cannot be carried out.
         """
+        job.tell(PromptStage.GROUNDING)
         view = pictures.view(job.clip)
         asked = self._grounder.ask(job.prompt, view, job.clicks, job.current)
-        answer = self._grounder.ground(asked, view.picture, lambda: job.is_cancelled)
+        on_text = hearing(job.tell) if job.is_watched else None
+        answer = self._grounder.ground(asked, view.picture, lambda: job.is_cancelled, on_text)
         if isinstance(answer, Group) and job.target is not None:
             answer.targets[job.target.target_id] = replace(job.target)
             answer.name(answer.targets[job.target.target_id], 0)
@@ -186,6 +201,7 @@ class Opener:
         while parts:
             part, questions = parts.pop(0)
             try:
+                part.tell(PromptStage.GROUNDING)
                 yield Opened(part, ask_together(part, questions, self._grounder, view, lambda: join.is_cancelled))
             except Exception as error:
                 if len(part.jobs) + len(part.stays) > 1:

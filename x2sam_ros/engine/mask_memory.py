@@ -106,6 +106,16 @@ class MaskMemory:
         self._records = tuple(replace(record, frame_index=index, stamp_ns=stamp) for record, index, stamp in moved)
         self.finest = None
 
+    def follow(self, policy: PolicyGuard) -> None:
+        """Go on under another policy; one of another name or capacity chooses among what it holds, oldest first."""
+        before, self._policy = self._policy, policy
+        if before.kind == policy.kind:
+            return
+        stored = list(zip(self._records, self._entries))
+        self.clear()
+        for record, entry in stored:
+            self.store(record, entry)
+
     def clear(self) -> None:
         """Forget everything."""
         self._records, self._entries, self.finest = (), (), None

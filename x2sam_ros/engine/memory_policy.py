@@ -226,6 +226,11 @@ class PolicyGuard:
         self._numbers = count()
 
     @property
+    def kind(self) -> tuple[str, int]:
+        """Name and capacity; memories of two that differ in them are not the same."""
+        return self.name, self.capacity
+
+    @property
     def fault(self) -> str:
         """What the plugin did wrong; '' while it is in use."""
         return self._fault

@@ -37,7 +37,7 @@ DISTRACTOR_IOU = 0.7
 
 
 def observe(group: Group, found: Candidates, frame: Frame, prompted: bool) -> MemoryRecord:
-    """Note how the targets of a conversation were seen on a frame, and move their boxes on.
+    """Note how the targets of a conversation were seen on a frame, and move their boxes and stamps on.
 
     Args:
         group: the conversation, its targets brought to the frame.
@@ -61,6 +61,7 @@ def observe(group: Group, found: Candidates, frame: Frame, prompted: bool) -> Me
     beside_area = beside.flatten(1).sum(1)
     rivals = _rivals(found, seen, beside_area, inside)
     for target, (size, _, *box), has_rival in zip(seen, rows, rivals):
+        target.seen_before_ns, target.last_seen_ns = target.last_seen_ns, frame.stamp_ns
         target.rivalry += (RIVAL_WEIGHT if target.sizes else 1.0) * (has_rival - target.rivalry)
         ratios.append(size / median(target.sizes or [size]))
         target.sizes = (*target.sizes, size)[-SIZES:]

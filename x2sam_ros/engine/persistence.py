@@ -38,11 +38,11 @@ from x2sam_ros.model.int8 import EXACT, weights_of
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import installed_plugins
 
-FORMAT, VERSION = "x2sam_ros saved session", "2"
+FORMAT, VERSION = "x2sam_ros saved session", "3"
 """The version is raised whenever a release of before would read a file wrongly."""
 
-_READ = ("1", VERSION)
-"""Versions that can be read; the first knows no merged conversations."""
+_READ = ("1", "2", VERSION)
+"""Versions that can be read; "1" knows no merged conversations, and neither "1" nor "2" when a target was seen."""
 
 LAST_FRAME = -1
 """Index of the newest frame once it is loaded: the first of a process is 0."""
@@ -74,6 +74,11 @@ class SessionState:
     prompt_ids: tuple[str, ...] = ()
     frame_index: int = LAST_FRAME
     left_out: tuple[str, ...] = ()
+
+    @property
+    def target_ids(self) -> set[int]:
+        """Ids of all targets."""
+        return {target_id for group in self.groups for target_id in group.targets}
 
 
 @dataclass(frozen=True)
@@ -232,7 +237,7 @@ def _read_content(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if metadata.get("version") not in _READ:
         raise SavedSessionError(
             f"{path} has version {metadata.get('version')!r:.20} of the format, expected '{VERSION}'; "
-            "use the release of x2sam_ros that wrote it, or remove it and give the prompts again"
+            "use the release of x2sam_ros that wrote it, or do without it and give the prompts again"
         )
     text = metadata.get("session", "")
     if _sha256(text) != metadata.get("sha256"):
@@ -280,12 +285,12 @@ def _check_room(path: Path, content: Mapping[str, Any], config: EngineConfig) ->
 
 
 def _foreign(path: Path, what: str, remedy: str) -> SavedSessionError:
-    return SavedSessionError(f"{path} was saved with {what}; {remedy}, or remove the file and give the prompts again")
+    return SavedSessionError(f"{path} was saved with {what}; {remedy}, or do without it and give the prompts again")
 
 
 def _damaged(path: Path, reason: str) -> SavedSessionError:
     return SavedSessionError(
-        f"{path} is damaged: {' '.join(reason.split()):.200}; remove it and give the prompts again"
+        f"{path} is damaged: {' '.join(reason.split()):.200}; name another file, or give the prompts again"
     )
 
 

@@ -12,6 +12,7 @@ from x2sam_ros.engine.grounding import Grounder
 from x2sam_ros.engine.joining import Join, mask_on
 from x2sam_ros.engine.language_lane import Job, LanguageLane, Opened, Opener, Pictures, describe
 from x2sam_ros.engine.merging import Merger
+from x2sam_ros.engine.progress import Watch, Watcher
 from x2sam_ros.engine.prompt_queue import PromptQueue, Waiting
 from x2sam_ros.engine.regrounding import Regrounder
 from x2sam_ros.engine.reply import Reply, grounding_of, report_of
@@ -28,6 +29,7 @@ from x2sam_ros.types import (
     Grounding,
     GroundingStatus,
     Prompt,
+    PromptStage,
     RegionsPrompt,
     Uint8Array,
 )
@@ -74,9 +76,12 @@ class PromptDesk:
         """Ids of prompts that have no group yet."""
         return {item.prompt.prompt_id for item in (*self.queue, *self._asked)}
 
-    def submit(self, prompt: Prompt, clip: Uint8Array | None) -> None:
+    def submit(self, prompt: Prompt, clip: Uint8Array | None, watch: Watch | None = None) -> None:
         """Queue a prompt; PromptError where its id is taken or too many wait."""
-        self.queue.submit(prompt, clip, len(self._asked))
+        watcher = None if watch is None else Watcher(prompt.prompt_id, watch)
+        self.queue.submit(prompt, clip, len(self._asked), watcher)
+        if watcher is not None:
+            watcher.tell(PromptStage.WAITING)
 
     def close(self) -> None:
         """Forget what is being carried out, and end the lane."""
@@ -110,8 +115,7 @@ class PromptDesk:
     def begin_anew(self) -> None:
         """Let memories of a stream that has ended go, and ask every prompt again; see ``Session.step``."""
         self.regrounder.clear()
-        again = [Waiting(job.prompt, job.clip) for job in self._asked]
-        self._cancel(self._asked)
+        again = self._take_back(self._asked)
         for group in [group for group in self._roster.groups if len(group.memory)]:
             only = len(group.targets) == 1 and not isinstance(group.prompt, _LISTS)
             if only or group.members:
@@ -128,9 +132,9 @@ class PromptDesk:
 
     def take_over(self) -> None:
         """Let the roster follow what the lane has finished."""
-        for job in [job for join in self._joining for job in join.jobs if job in self._asked]:  # its frame failed
-            self._cancel([job])
-            self.queue.put_back(Waiting(job.prompt, job.clip))
+        failed = [job for join in self._joining for job in join.jobs if job in self._asked]  # their frame did
+        for waiting in self._take_back(failed):
+            self.queue.put_back(waiting)
         self._joining = []
         self._answers += self._settle_all(self.regrounder.take(self.lane.take()))
 
@@ -254,13 +258,13 @@ class PromptDesk:
             reserves = installed_plugins().task_head(prompt.task_name)().request(prompt).wants_masks
             if reserves and (full := self._roster.full()):
                 raise PromptError(full)
-            return Job(prompt, at, waiting.clip, reserves=reserves)
+            return Job(prompt, at, waiting.clip, reserves=reserves, watcher=waiting.watcher)
         group = self._roster.group_of(prompt.target_id)
         target = replace(group.targets[prompt.target_id])
         if waiting.again:
-            return Job(prompt, at, waiting.clip, target=target)
+            return Job(prompt, at, waiting.clip, target=target, watcher=waiting.watcher)
         current = mask_on(target, at, tracker.place(at.frame), self._config)
-        return Job(prompt, at, waiting.clip, group.clicks_of(target), current, target)
+        return Job(prompt, at, waiting.clip, group.clicks_of(target), current, target, watcher=waiting.watcher)
 
     def _open(self, job: Job, pictures: Pictures) -> list[Grounding]:
         """Make the group of a prompt on the newest frame, or return its answer in words."""
@@ -362,6 +366,14 @@ class PromptDesk:
         if any(target_id in group.targets for group in self._roster.opening):
             return True
         return any(job.target is not None and job.target.target_id == target_id for job in self._asked)
+
+    def _take_back(self, jobs: Sequence[Job]) -> list[Waiting]:
+        """Call jobs off and return their prompts, to be asked again."""
+        for job in jobs:
+            job.tell(PromptStage.WAITING)
+        again = [Waiting(job.prompt, job.clip, watcher=job.watcher) for job in jobs]
+        self._cancel(jobs)
+        return again
 
     def _cancel(self, jobs: Sequence[Job]) -> None:
         for job in list(jobs):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.frame_buffer import FrameBuffer, Kept
+from x2sam_ros.engine.progress import Watcher
 from x2sam_ros.errors import PromptError
 from x2sam_ros.types import CaptionPrompt, ClassListPrompt, Prompt, TextPrompt, Uint8Array
 
@@ -26,12 +27,14 @@ class Waiting:
         clip: what the language model is to be shown in place of the frame.
         again: whether it was asked on an earlier stream of the session; it waits however long its frame takes.
         at: its frame, where that was found and something else had to be done first.
+        watcher: is told how it gets on.
     """
 
     prompt: Prompt
     clip: Uint8Array | None = None
     again: bool = False
     at: Kept | None = None
+    watcher: Watcher | None = None
 
     def asked_anew(self) -> Waiting:
         """Return it for another stream: words are asked at once, regions on the frame of their stamp."""
@@ -68,11 +71,13 @@ class PromptQueue:
         """Let ids count as used."""
         self._ids.extend(prompt_ids)
 
-    def submit(self, prompt: Prompt, clip: Uint8Array | None, being_understood: int) -> None:
+    def submit(
+        self, prompt: Prompt, clip: Uint8Array | None, being_understood: int, watcher: Watcher | None = None
+    ) -> None:
         """Append a prompt.
 
         Args:
-            prompt, clip: what is asked.
+            prompt, clip, watcher: what is asked, and who is told how it gets on.
             being_understood: prompts that the language lane has; they count as waiting.
 
         Raises:
@@ -88,7 +93,7 @@ class PromptQueue:
             )
         if prompt.prompt_id:
             self._ids.append(prompt.prompt_id)
-        self._waiting.append(Waiting(prompt, clip))
+        self._waiting.append(Waiting(prompt, clip, watcher=watcher))
 
     def put_back(self, waiting: Waiting) -> None:
         """Append a prompt whose turn has not come; it keeps its place in the cap."""

@@ -59,8 +59,6 @@ class Regrounder:
 
     def __init__(self, model: X2SAM, config: EngineConfig, roster: Roster, opener: Opener, lane: LanguageLane) -> None:
         self._model, self._config, self._roster, self._opener, self._lane = model, config, roster, opener, lane
-        wanted = bool(config.reground_frames) or config.reground_on_loss or config.reground_iou > 0
-        self._is_on = wanted and not config.official_quirks
         self._frames = 0
         self._watches: dict[int, _Watch] = {}  # by target id, those that are followed
         self._job: Job | None = None  # in the lane
@@ -74,6 +72,7 @@ class Regrounder:
             busy: whether prompts are being carried out, which go first.
         """
         if not self._is_on:
+            self._watches.clear()
             return
         self._frames += 1
         self._look_around()
@@ -92,6 +91,12 @@ class Regrounder:
             self._lane.put([self._job])
         else:
             self.take(self._opener.run([self._job], kept, Pictures(self._model, seen, [None])))
+
+    @property
+    def _is_on(self) -> bool:
+        config = self._config
+        wanted = bool(config.reground_frames) or config.reground_on_loss or config.reground_iou > 0
+        return wanted and not config.official_quirks
 
     def take(self, opened: Sequence[Opened]) -> list[Opened]:
         """Take over a target that was found; return what is not of here."""
@@ -153,6 +158,7 @@ class Regrounder:
     def _compare(self, watch: _Watch, target: Target) -> None:
         """Compare where a target is with where it should be by its motion, if it was seen on the frame before."""
         if not self._config.reground_iou:
+            watch.place = None
             return
         before, now = watch.place, None if target.logits is None else target.last_mask
         watch.place = None

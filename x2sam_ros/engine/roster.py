@@ -12,9 +12,10 @@ from x2sam_ros.engine.caps import Footprint, GivenUp, in_mib, least_recently_see
 from x2sam_ros.engine.fleet import TargetIds
 from x2sam_ros.engine.frame_buffer import MIB
 from x2sam_ros.engine.masks import Placement, strongest
+from x2sam_ros.engine.memory_policy import PolicyGuard
 from x2sam_ros.engine.track import Group, Target
 from x2sam_ros.errors import PromptError
-from x2sam_ros.types import BoolArray, TargetState
+from x2sam_ros.types import BoolArray, TargetInfo, TargetState
 
 
 class Roster:
@@ -28,11 +29,11 @@ class Roster:
     Args:
         config: the caps, and what else decides whether a group lives on.
         ids: numbers the targets; other rosters may share it.
-        footprint: what a prompt takes.
+        footprint: what a prompt takes; another one when the memory policy is another.
     """
 
     def __init__(self, config: EngineConfig, ids: TargetIds, footprint: Footprint) -> None:
-        self._config, self.ids, self._footprint = config, ids, footprint
+        self._config, self.ids, self.footprint = config, ids, footprint
         self.groups: list[Group] = []  # each counts as one target at least, so at most config.max_targets
         self.understood: list[Group] = []  # they begin on the next frame; at most config.max_targets
         self.opening: list[Group] = []  # groups that begin on this frame; empty between frames
@@ -48,6 +49,15 @@ class Roster:
     def targets(self) -> list[Target]:
         """All targets that have begun, ascending by id."""
         return sorted((t for group in self.groups for t in group.targets.values()), key=lambda t: t.target_id)
+
+    @property
+    def infos(self) -> tuple[TargetInfo, ...]:
+        """What lists say of all targets that have begun, ascending by id."""
+        found = [(target, group) for group in self.groups for target in group.targets.values()]
+        return tuple(
+            TargetInfo(t.target_id, t.label, group.prompt_of(t).prompt_id, t.state, t.last_seen_ns)
+            for t, group in sorted(found, key=lambda pair: pair[0].target_id)
+        )
 
     @property
     def things(self) -> list[Target]:
@@ -105,7 +115,7 @@ class Roster:
         if followed - moves >= most:
             return f"{followed} targets are followed, at most {most} may be; remove one or raise max_targets"
         held = self._held(stays)
-        needed = self._footprint.typical if group is None else self._footprint.full(group)
+        needed = self.footprint.typical if group is None else self.footprint.full(group)
         if held + needed > self._most_bytes:
             return (
                 f"its memory will take {in_mib(needed)} beside {in_mib(held)} for {followed} targets, at most "
@@ -116,7 +126,8 @@ class Roster:
     def admit(self, group: Group, prompted: bool = False) -> int | None:
         """Return an id for a new target of a group.
 
-        At a cap it takes the place of the group's longest lost target, or else is not followed: None.
+        At a cap it takes the place of the group's longest lost target, or else is not followed: None. Past one that was
+        lowered, it takes the place of so many that the cap holds.
 
         Args:
             group: the group.
@@ -125,13 +136,19 @@ class Roster:
         evicts = self._config.at_cap == "evict" and prompted
         others = [g for g in self._all(with_followed=not evicts) if g is not group]
         places = self._config.max_targets - self.reserved - sum(max(1, len(g.targets)) for g in others)
-        needed = self._footprint.full(group, more=1)
-        if len(group.targets) >= places or self._held(others) + needed > self._most_bytes:
-            lost = [target for target in group.targets.values() if target.state is TargetState.LOST]
-            if not lost:
-                return None
-            del group.targets[max(lost, key=lambda target: target.missed_frames).target_id]
+        needed = self.footprint.full(group, more=1)
+        leaving = max(len(group.targets) + 1 - places, self._held(others) + needed > self._most_bytes, 0)
+        lost = [target for target in group.targets.values() if target.state is TargetState.LOST]
+        if len(lost) < leaving:
+            return None
+        for target in sorted(lost, key=lambda target: -target.missed_frames)[:leaving]:
+            del group.targets[target.target_id]
         return self.ids.take()
+
+    def follow(self, policy: PolicyGuard) -> None:
+        """Let every memory go on under a policy."""
+        for group in self._all():
+            group.memory.follow(policy)
 
     def make_room(self, new: Sequence[Group]) -> list[GivenUp]:
         """Give up whoever was seen least recently, lost longest first, until both caps hold; none of ``new``."""
@@ -150,11 +167,19 @@ class Roster:
                 given_up.append(GivenUp(one[0], (one[1],), f"as {reason}"))
         return given_up
 
-    def excess(self) -> str:
-        """Return which cap does not hold, with the numbers; '' where both do."""
-        most, held = self._config.max_targets, self._held(self._all())
-        if self._followed > most:
-            return f"{self._followed} targets are followed, at most {most} may be; raise max_targets"
+    def excess(self, groups: Sequence[Group] | None = None) -> str:
+        """Return which cap does not hold, with the numbers; '' where both do.
+
+        Args:
+            groups: what is to be followed in the place of all that is, or is about to be.
+        """
+        most = self._config.max_targets
+        if groups is None:
+            followed, held = self._followed, self._held(self._all())
+        else:
+            followed, held = _count(groups), sum(map(self.footprint.full, groups))
+        if followed > most:
+            return f"{followed} targets are followed, at most {most} may be; raise max_targets"
         if held > self._most_bytes:
             most_mib = in_mib(self._most_bytes)
             return f"memories will take {in_mib(held)}, at most {most_mib} may be held; raise max_memory_mb"
@@ -231,7 +256,7 @@ class Roster:
     @property
     def _followed(self) -> int:
         """Count targets, one for each group that has yet to find its own, and what the language lane may bring."""
-        return sum(max(1, len(group.targets)) for group in self._all()) + self.reserved
+        return _count(self._all()) + self.reserved
 
     @property
     def _most_bytes(self) -> int:
@@ -239,4 +264,9 @@ class Roster:
 
     def _held(self, groups: Sequence[Group]) -> int:
         """Return the bytes of groups with full memories, and of what the language lane may bring."""
-        return sum(map(self._footprint.full, groups)) + self.reserved * self._footprint.typical
+        return sum(map(self.footprint.full, groups)) + self.reserved * self.footprint.typical
+
+
+def _count(groups: Sequence[Group]) -> int:
+    """Count targets, and one for each group that has none."""
+    return sum(max(1, len(group.targets)) for group in groups)

@@ -15,13 +15,15 @@ from types import TracebackType
 import numpy as np
 import torch
 
-from x2sam_ros.config import EngineConfig, NodeConfig
-from x2sam_ros.engine.caps import Footprint
+from x2sam_ros.config import EngineConfig, NodeConfig, check_live
+from x2sam_ros.engine.caps import Footprint, GivenUp
 from x2sam_ros.engine.fleet import Fleet
 from x2sam_ros.engine.frame_buffer import MIB, FrameBuffer, Kept
 from x2sam_ros.engine.grounding import Grounder
+from x2sam_ros.engine.live_config import LiveConfig
 from x2sam_ros.engine.memory_policy import open_policy
 from x2sam_ros.engine.persistence import LAST_FRAME, SessionState, Snapshot, load_state
+from x2sam_ros.engine.progress import Watch
 from x2sam_ros.engine.prompt_desk import PromptDesk
 from x2sam_ros.engine.reply import grounding_of, report_of
 from x2sam_ros.engine.roster import Roster
@@ -31,7 +33,7 @@ from x2sam_ros.engine.track import Group
 from x2sam_ros.engine.tracker import Seen, Stopwatch, Tracker, arithmetic
 from x2sam_ros.errors import FrameError, PromptError, SavedSessionError
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.types import Frame, FrameResult, GroundingStatus, Prompt, Uint8Array
+from x2sam_ros.types import Frame, FrameResult, GroundingStatus, Prompt, TargetInfo, Uint8Array
 
 MAX_CLIP_FRAMES = 128
 """Most frames of a clip that a prompt may come with."""
@@ -63,16 +65,19 @@ class Session:
         fleet: Fleet | None = None,
     ) -> None:
         self._model = model
-        self._config = EngineConfig() if config is None else config
-        self._policy = open_policy(memory_policy, self._config)
+        config = EngineConfig() if config is None else config
+        self._config = LiveConfig.of(config)  # all parts hold it; see reconfigure
+        self._policy = open_policy(memory_policy, config)
         self._tracker = Tracker(model, self._config)
         self._timeline = Timeline(self._config, in_order)
         self._buffer = FrameBuffer(self._config.buffer_frames, self._config.buffer_mb * MIB)
-        grounder = Grounder(model, self._policy, self._config)
+        self._grounder = Grounder(model, self._policy, self._config)
         fleet = Fleet() if fleet is None else fleet
         self._roster = Roster(self._config, fleet.ids, Footprint.of(model.config.segmentor, self._policy))
         self._search = Search(self._config)
-        self._desk = PromptDesk(model, self._config, grounder, self._buffer, self._roster, fleet.turns)
+        self._desk = PromptDesk(model, self._config, self._grounder, self._buffer, self._roster, fleet.turns)
+        self._given_up: list[GivenUp] = []  # by a cap that was lowered, until the next frame
+        self._newest_index = LAST_FRAME  # a reset does not change it
         self._resumed_ns: int | None = None  # newest stamp in memories of an earlier process, until the first frame
         self.left_out: tuple[str, ...] = ()
 
@@ -80,6 +85,11 @@ class Session:
     def target_ids(self) -> tuple[int, ...]:
         """Ids of all targets, seen now or not, ascending."""
         return self._roster.target_ids
+
+    @property
+    def targets(self) -> tuple[TargetInfo, ...]:
+        """All targets that have begun, seen now or not, ascending by id."""
+        return self._roster.infos
 
     @property
     def conversations(self) -> tuple[tuple[int, ...], ...]:
@@ -95,6 +105,16 @@ class Session:
     def faults(self) -> tuple[str, ...]:
         """What plugins and the compiler did wrong and are no longer used for, each once."""
         return tuple(fault for fault in (self._policy.fault, self._tracker.fault) if fault)
+
+    @property
+    def waiting_prompts(self) -> int:
+        """How many prompts have no targets yet and no grounding."""
+        return len(self._desk.waiting_ids)
+
+    @property
+    def weights_sha256(self) -> str:
+        """SHA-256 of the file that the model's weights were loaded from; '' where it is not known."""
+        return self._model.identity
 
     @property
     def nbytes(self) -> int:
@@ -123,7 +143,34 @@ class Session:
         """
         return self._desk.lane.wait(timeout_s)
 
-    def submit(self, prompt: Prompt, clip: Uint8Array | None = None) -> None:
+    @torch.inference_mode()
+    def reconfigure(self, config: EngineConfig, memory_policy: str) -> None:
+        """Work with other thresholds, caps, times and policies from now on; between frames, on the session's thread.
+
+        What is followed, waits or is being understood goes on; conversations stay as they are, merged or not. Another
+        memory policy takes over every memory: it chooses among what is stored, as if that came now. What a lowered cap
+        leaves no room for is kept, and nothing is added; with ``at_cap`` "evict" it is given up, which the next result
+        reports. A policy that failed is not tried again until another one is chosen.
+
+        Args:
+            config: the new values, of which those may differ that are ``live`` in config.py.
+            memory_policy: name of the memory policy plugin.
+
+        Raises:
+            ConfigError: another value differs.
+            PluginError: there is no policy of that name, or it cannot be built. After either nothing has changed.
+        """
+        check_live(self._config, config)
+        policy = open_policy(memory_policy, config)
+        if self._policy.fault and policy.kind == self._policy.kind:
+            policy, policy.config = self._policy, config
+        self._policy = self._grounder.policy = policy
+        self._roster.footprint = Footprint.of(self._model.config.segmentor, policy)
+        self._config.become(config)
+        self._roster.follow(policy)
+        self._given_up += self._roster.make_room(())
+
+    def submit(self, prompt: Prompt, clip: Uint8Array | None = None, watch: Watch | None = None) -> None:
         """Queue a prompt. A later result, inline that of the first frame it can be carried out on, has its grounding.
 
         Without ``stamp_ns`` it refers to the next frame. With one it refers to the frame of that stamp: its targets
@@ -134,13 +181,16 @@ class Session:
             prompt: what is asked. Its regions lie on the frame it refers to, with or without a clip.
             clip: uint8 (T, H, W, 3), RGB: what the language model is shown in place of that frame, as a video of one
                 frame per second. The published evaluation shows it the clip that is to be segmented.
+            watch: called with how the prompt gets on until it has its answer: once in here, then within ``step``, or
+                with "beside" on the language lane's thread, so that it has to be quick and leave the session alone.
+                One that raises is called no more.
 
         Raises:
             PromptError: its id is taken, too many prompts are waiting, or the clip is none.
         """
         if clip is not None:
             _check_clip(clip)
-        self._desk.submit(prompt, clip)
+        self._desk.submit(prompt, clip, watch)
 
     def begin(self, group: Group) -> None:
         """Queue a prompt that is understood already: its targets begin on the next frame, whose result reports them.
@@ -184,12 +234,11 @@ class Session:
         Prompts that wait or are being understood are not in it, nor their ids: they may be given again.
         """
         waiting = self._desk.waiting_ids
-        newest = self._timeline.newest
         state = SessionState(
             groups=tuple(group for group in self._roster.groups if len(group.memory)),
             next_target_id=self._roster.ids.next,
             prompt_ids=tuple(prompt_id for prompt_id in self._desk.queue.used_ids if prompt_id not in waiting),
-            frame_index=LAST_FRAME if newest is None else newest.frame_index,
+            frame_index=self._newest_index,
         )
         return Snapshot.of(state, self._model, self._policy)
 
@@ -238,22 +287,35 @@ class Session:
         """
         if self._roster.groups or self._timeline.newest is not None:
             raise SavedSessionError(f"{path} is for a session that has not begun; open a new one for it")
-        state = load_state(path, self._model, self._config, self._policy)
-        ids = self._roster.ids
-        if both := ids.taken & {target_id for group in state.groups for target_id in group.targets}:
+        state = self.read(path)
+        if both := self._roster.ids.taken & state.target_ids:
             raise SavedSessionError(
                 f"{path} has target {min(both)}, as another camera has by now; load every camera's before prompts are "
                 "given, or remove that target"
             )
-        self._roster.groups = list(state.groups)
-        if excess := self._roster.excess():
-            self._roster.groups = []
+        self.resume(state)
+
+    def read(self, path: str | Path) -> SessionState:
+        """Read what another session saved, for ``resume``; nothing changes.
+
+        Raises:
+            SavedSessionError: as for ``load``.
+        """
+        state = load_state(path, self._model, self._config, self._policy)
+        if excess := self._roster.excess(state.groups):
             raise SavedSessionError(
-                f"{path} does not fit here: {excess}, or remove the file and give the prompts again"
+                f"{path} does not fit here: {excess}, or do without it and give the prompts again"
             )
-        ids.next = max(ids.next, state.next_target_id)
+        return state
+
+    def resume(self, state: SessionState) -> None:
+        """Forget everything and go on following what was read; of its target ids no other session may have one."""
+        self.reset()
+        self._roster.groups = list(state.groups)
+        self._roster.ids.next = max(self._roster.ids.next, state.next_target_id)
         for group in state.groups:
             group.at = -1  # the number was the other session's
+            group.shift(self._newest_index - LAST_FRAME)
         self._desk.queue.use_ids(state.prompt_ids)
         self._resumed_ns = max((r.stamp_ns for group in state.groups for r in group.memory.records), default=None)
         self.left_out = state.left_out
@@ -269,6 +331,7 @@ class Session:
         self._timeline.reset()
         self._buffer.clear()
         self._roster.clear()
+        self._given_up.clear()
         if restart_ids:
             self._roster.ids.restart()
 
@@ -309,6 +372,7 @@ class Session:
             self._desk.recover(error, frame)
             raise
         self._timeline.accept(frame)
+        self._newest_index = frame.frame_index
         groundings = self._desk.take_answers()
         with watch.timed("postprocess"):
             seen = self._roster.targets
@@ -333,6 +397,9 @@ class Session:
         """Bring every target to this frame and carry out the waiting prompts; without either there is nothing to do."""
         roster, desk = self._roster, self._desk
         desk.take_over()
+        roster.follow(self._policy)  # a group of the lane may have begun under an earlier one
+        given_up, self._given_up = self._given_up, []
+        desk.tell(report for one in given_up for report in one.reports(kept.frame))
         if not (roster.groups or roster.understood or len(desk.queue)):
             return
         with arithmetic(self._model, self._config):
@@ -358,7 +425,7 @@ class Session:
         resumed, self._resumed_ns = self._resumed_ns, None
         if resumed is not None and resumed > frame.stamp_ns:
             for group in self._roster.groups:
-                group.memory.shift(0, frame.stamp_ns - resumed)
+                group.shift(0, frame.stamp_ns - resumed)
 
     def _encode(self, frame: Frame) -> Seen:
         try:

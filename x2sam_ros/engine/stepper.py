@@ -50,6 +50,7 @@ class Stepper:
     Args:
         segmentor: the network; steppers may share it, and what was compiled for it.
         config: ``compiled``, ``num_maskmem`` and the shortcuts.
+        may_compile: whether ``compiled`` is heeded: CUDA graphs belong to one thread.
 
     Attributes:
         fault: why nothing is compiled though it was asked for; "" otherwise.
@@ -58,11 +59,11 @@ class Stepper:
         ConfigError: a network with int8 weights is to be compiled.
     """
 
-    def __init__(self, segmentor: Segmentor, config: EngineConfig) -> None:
+    def __init__(self, segmentor: Segmentor, config: EngineConfig, may_compile: bool = True) -> None:
         self._segmentor, self._device = segmentor, segmentor.no_memory_embedding.device
         self._slots = config.num_maskmem
         self._shortcuts = Shortcuts(config.memory_window, config.memory_pool, config.memory_key_pool)
-        self._compiles = config.compiled == "on"
+        self._compiles = may_compile and config.compiled == "on"
         if self._compiles and weights_of(segmentor) != EXACT_WEIGHTS:
             raise ConfigError("compiled is on, but weights are int8, which cannot be compiled; choose one of the two")
         self._thread: int | None = None

@@ -67,6 +67,8 @@ class Target:
         sizes: shares of the image its newest masks covered, at most ``SIZES``.
         missed_before: what ``missed_frames`` was when it was last seen.
         rivalry: how often something else looked like it while it was seen, 0 to 1, newer frames weighing more.
+        last_seen_ns: stamp of the newest frame on which it was seen.
+        seen_before_ns: what ``last_seen_ns`` was before that frame.
     """
 
     target_id: int
@@ -83,6 +85,8 @@ class Target:
     sizes: tuple[float, ...] = ()
     rivalry: float = 0.0
     missed_before: int = 0
+    last_seen_ns: int = 0
+    seen_before_ns: int = 0
 
     @property
     def nbytes(self) -> int:
@@ -124,7 +128,7 @@ class Target:
 
     def vanish(self, config: EngineConfig) -> None:
         """Count the frame as a miss after all: nothing of its mask is left at the image's size."""
-        self.missed_frames = self.missed_before
+        self.missed_frames, self.last_seen_ns = self.missed_before, self.seen_before_ns
         self.miss(config)
 
     def track(self, size: tuple[int, int], config: EngineConfig) -> Track:
@@ -264,10 +268,11 @@ class Group:
         """Tell whether it follows something, or still looks for it."""
         return bool(self.targets) or self.is_looking(config)
 
-    def shift(self, frames: int) -> None:
-        """Add a number to every frame index it holds, where a stream is counted anew."""
-        self.memory.shift(frames)
+    def shift(self, frames: int, ns: int = 0) -> None:
+        """Add to every frame index and to every stamp it holds, where a stream is counted anew."""
+        self.memory.shift(frames, ns)
         for target in self.targets.values():
+            target.last_seen_ns = max(0, target.last_seen_ns + ns)  # no stamp is negative
             if target.motion is not None:
                 target.motion = replace(target.motion, frame_index=target.motion.frame_index + frames)
 

@@ -100,15 +100,16 @@ class Tracker:
     Args:
         model: the network.
         config: thresholds and caps.
+        may_compile: see ``Stepper``.
 
     Raises:
         ConfigError: the model cannot see frames at ``input_side``.
     """
 
-    def __init__(self, model: X2SAM, config: EngineConfig) -> None:
+    def __init__(self, model: X2SAM, config: EngineConfig, may_compile: bool = True) -> None:
         self._model, self._config = model, config
         self._square = at_side(model.config.segmentor, config.input_side)
-        self._stepper = Stepper(model.segmentor, config)
+        self._stepper = Stepper(model.segmentor, config, may_compile)
         self.watch = Stopwatch()
 
     @property

@@ -16,12 +16,14 @@ import torch
 from transformers import Sam2VideoModel
 
 from x2sam_ros.config import CLIP_LENGTH
+from x2sam_ros.engine.frame_buffer import MIB
+from x2sam_ros.engine.process_memory import resident_mib
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.evaluation.bench_model import BenchModel
 from x2sam_ros.evaluation.bench_report import BenchReport, Cost, LengthPoint, ModelFacts, StageTime
 from x2sam_ros.evaluation.bench_runners import Runner, Stepped, merged, naive, per_clip, separate
 from x2sam_ros.evaluation.bench_scene import BenchScene
-from x2sam_ros.evaluation.hardware import MIB, hardware, resident_mib
+from x2sam_ros.evaluation.hardware import hardware
 from x2sam_ros.evaluation.sam2_peer import Sam2Peer, build_sam2, describe
 
 MAX_TARGETS = 256

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-from x2sam_ros.engine.frame_buffer import MIB
-
-_STATM = Path("/proc/self/statm")
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 
@@ -49,13 +45,6 @@ def hardware(device: str | torch.device) -> Hardware:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     gpu = torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else ""
     return Hardware(cpu, cores, torch.get_num_threads(), str(torch.__version__), gpu)
-
-
-def resident_mib() -> float:
-    """Return this process's resident size in MiB; where the system does not tell, the most it ever was."""
-    if _STATM.is_file():
-        return int(_STATM.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def available_bytes(device: torch.device) -> int | None:

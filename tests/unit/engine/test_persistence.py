@@ -279,8 +279,8 @@ def test_a_task_that_no_plugin_offers(saved: Path) -> None:
 def test_other_files(saved: Path, tmp_path: Path) -> None:
     save_file({"x": torch.ones(2)}, tmp_path / "weights", {"version": "1"})
     assert "is no saved session; give a file that Session.save wrote" in fails(tmp_path / "weights", nano())
-    save_file({}, tmp_path / "next", {"format": FORMAT, "version": "3"})
-    assert "has version '3' of the format, expected '2'; use the release" in fails(tmp_path / "next", nano())
+    save_file({}, tmp_path / "next", {"format": FORMAT, "version": "4"})
+    assert "has version '4' of the format, expected '3'; use the release" in fails(tmp_path / "next", nano())
     (tmp_path / "pickled").write_bytes(b"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00.")
     for name in ("empty", "pickled"):
         (tmp_path / name).open("ab").close()
@@ -288,7 +288,7 @@ def test_other_files(saved: Path, tmp_path: Path) -> None:
     for path in (tmp_path / "none", tmp_path, tmp_path / "weights" / "inside"):
         assert "cannot read the saved session" in fails(path, nano())
     rewrite(saved, lambda content, _: content.pop("groups"))
-    assert "is damaged: KeyError 'groups'; remove it and give the prompts again" in fails(saved, nano())
+    assert "is damaged: KeyError 'groups'; name another file, or give the prompts again" in fails(saved, nano())
 
 
 # ---- replaced as a whole

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-import pytest
 import torch
 
-from x2sam_ros.evaluation.hardware import MIB, Hardware, available_bytes, hardware, resident_mib, wait_for
+from x2sam_ros.evaluation.hardware import Hardware, available_bytes, hardware, wait_for
 
 
 def test_a_machine_names_itself() -> None:
@@ -17,9 +15,6 @@ def test_a_machine_names_itself() -> None:
     wait_for(torch.device("cpu"))
 
 
-def test_resident_memory_grows_with_what_is_written() -> None:
-    before = resident_mib()
-    held = np.ones(64 * MIB, np.uint8)
-    assert resident_mib() - before == pytest.approx(64, abs=16)
+def test_some_memory_is_free() -> None:
     free = available_bytes(torch.device("cpu"))
-    assert held.any() and (free is None or free > 0)
+    assert free is None or free > 0

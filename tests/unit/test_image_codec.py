@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import array
+import struct
 
 import cv2
 import numpy as np
 import pytest
 
 from x2sam_ros.errors import FrameError
-from x2sam_ros.image_codec import ENCODINGS, decode_compressed, decode_image
+from x2sam_ros.image_codec import (
+    ENCODINGS,
+    decode_compressed,
+    decode_compressed_depth,
+    decode_depth,
+    decode_image,
+)
 
 HEIGHT, WIDTH = 12, 16
 COLOUR = np.array([200, 90, 30], np.uint8)
@@ -141,7 +148,7 @@ def test_last_row_may_lack_its_padding() -> None:
     ("change", "message"),
     [
         ({"encoding": "rgb9"}, "encoding 'rgb9' is not supported; expected one of rgb8"),
-        ({"encoding": "32FC1"}, "encoding '32FC1' is not supported"),
+        ({"encoding": "32FC1"}, "encoding '32FC1' is not supported; it is depth"),
         ({"step": WIDTH * 3 - 1}, "step is 47 bytes, a rgb8 row needs 48"),
         ({"data": b"\0" * 100}, "data has 100 bytes, 12 rows of 48 need 576"),
         ({"data": b""}, "data has 0 bytes"),
@@ -194,3 +201,119 @@ def test_jpeg_and_png_decode_to_rgb() -> None:
 def test_broken_compressed_images_are_named(name: str, data: bytes, message: str) -> None:
     with pytest.raises(FrameError, match=message):
         decode_compressed(name, data)
+
+
+def _metres() -> np.ndarray:
+    """float32 (12, 16), whole millimetres, with what cameras send where they see nothing."""
+    depth = np.random.default_rng(4).integers(1, 65536, (HEIGHT, WIDTH)).astype(np.float64) / 1000
+    depth[2, 3:6] = 0
+    return depth.astype(np.float32)
+
+
+def _known(depth: np.ndarray) -> np.ndarray:
+    return np.where((depth > 0) & np.isfinite(depth), depth, np.nan)
+
+
+@pytest.mark.parametrize("padding", [0, 3, 8])
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize("encoding", ["16UC1", "mono16", "32FC1"])
+def test_depth_is_metres_in_both_byte_orders(encoding: str, big_endian: bool, padding: int) -> None:
+    depth, order = _metres(), ">" if big_endian else "<"
+    if encoding == "32FC1":
+        depth[0, :4] = np.nan, np.inf, -np.inf, -2.0
+        rows = depth.astype(f"{order}f4")
+    else:
+        rows = np.rint(depth * 1000).astype(f"{order}u2")
+    step, data = _padded(rows, padding)
+    found = decode_depth(encoding, HEIGHT, WIDTH, step, big_endian, array.array("B", data))
+    assert found.dtype == np.float32 and found.flags.writeable
+    np.testing.assert_array_equal(found, _known(depth))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"encoding": "rgb8"}, "depth encoding 'rgb8' is not supported; expected one of 16UC1"),
+        ({"step": 31}, "step is 31 bytes, a 16UC1 row needs 32"),
+        ({"data": b"123"}, "data has 3 bytes"),
+        ({"width": 0}, "no pixels"),
+    ],
+)
+def test_broken_depth_is_named(change: dict[str, object], message: str) -> None:
+    sizes = {"height": HEIGHT, "width": WIDTH, "step": 32, "is_bigendian": False, "data": bytes(32 * HEIGHT)}
+    with pytest.raises(FrameError, match=message):
+        decode_depth(**{"encoding": "16UC1", **sizes, **change})
+
+
+def _rvl(samples: np.ndarray) -> bytes:
+    """Compress as Wilson's paper says, a number at a time."""
+    nibbles: list[int] = []
+
+    def write(number: int) -> None:
+        while True:
+            low, number = number & 7, number >> 3
+            nibbles.append(low | 8 if number else low)
+            if not number:
+                return
+
+    flat, place, previous = samples.reshape(-1).tolist(), 0, 0
+    while place < len(flat):
+        start = place
+        while place < len(flat) and not flat[place]:
+            place += 1
+        write(place - start)
+        start = place
+        while place < len(flat) and flat[place]:
+            place += 1
+        write(place - start)
+        for value in flat[start:place]:
+            step, previous = value - previous, value
+            write(step << 1 if step >= 0 else (-step << 1) - 1)
+    nibbles += [0] * (-len(nibbles) % 8)
+    words = [int("".join(f"{nibble:x}" for nibble in nibbles[at : at + 8]), 16) for at in range(0, len(nibbles), 8)]
+    return struct.pack(f"<II{len(words)}I", samples.shape[1], samples.shape[0], *words)
+
+
+def _compress(samples: np.ndarray, how: str, quantisation: tuple[float, float] = (0.0, 0.0)) -> bytes:
+    packed = _rvl(samples) if how == "rvl" else cv2.imencode(".png", samples)[1].tobytes()
+    return struct.pack("<iff", 0, *quantisation) + packed
+
+
+@pytest.mark.parametrize("how", ["", "png", "rvl"])
+@pytest.mark.parametrize("empty", [0.0, 0.4, 1.0])
+def test_compressed_depth_is_metres(how: str, empty: float) -> None:
+    depth = _metres()
+    depth[np.random.default_rng(6).random(depth.shape) < empty] = 0
+    samples = np.rint(depth * 1000).astype(np.uint16)
+    found = decode_compressed_depth(f"16UC1; compressedDepth {how}".strip(), _compress(samples, how))
+    np.testing.assert_array_equal(found, _known(depth))
+    # As compressed_depth_image_transport does, with its depth_max 70 m and depth_quantization 100.
+    scale, offset = 100 * 101.0, 1 - 100 * 101.0 / 70
+    inverse = np.where(depth > 0, scale / np.maximum(depth, 1e-3) + offset, 0).clip(0, 65535).astype(np.uint16)
+    packed = _compress(inverse, how, (scale, offset))
+    found = decode_compressed_depth(f"32FC1; compressedDepth {how}".strip(), packed)
+    fits = (depth == 0) | (depth > 0.2)
+    np.testing.assert_allclose(found[fits], _known(depth)[fits], rtol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "message"),
+    [
+        ("16UC1; compressedDepth png", bytes(12), "has 12 bytes"),
+        ("16UC1; compressedDepth png", bytes(40), "corrupt or not JPEG or PNG"),
+        (
+            "16UC1; compressedDepth png",
+            bytes(12) + cv2.imencode(".png", np.zeros((4, 4, 3), np.uint8))[1].tobytes(),
+            "uint8",
+        ),
+        ("rgb8; jpeg compressed bgr8", bytes(40), "not supported as depth"),
+        ("16UC1; compressedDepth rvl", bytes(20), "0x0; its header"),
+        ("16UC1; compressedDepth rvl", bytes(12) + struct.pack("<II", 16, 12), "no end"),
+        ("16UC1; compressedDepth rvl", bytes(12) + struct.pack("<III", 16, 12, 0xFFFFFFFF), "no end"),
+        ("16UC1; compressedDepth rvl", bytes(12) + struct.pack("<III", 16, 12, 0), "0 of 192 pixels"),
+        ("16UC1; compressedDepth rvl", _compress(np.full((12, 16), 700, np.uint16), "rvl")[:-40], "of 192 pixels"),
+    ],
+)
+def test_broken_compressed_depth_is_named(name: str, data: bytes, message: str) -> None:
+    with pytest.raises(FrameError, match=message):
+        decode_compressed_depth(name, data)

@@ -1,0 +1,1 @@
+"""Targets in space: calibrated cameras, and masks lifted by depth. NumPy and OpenCV only, no ROS."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.errors import ConfigError
-from x2sam_ros.ros.cameras import name_cameras
+from x2sam_ros.ros.cameras import camera_info_topic, name_cameras, topics_beside
 
 
 def names(*topics: str, namespace: str = "/") -> list[str]:
@@ -44,3 +45,20 @@ def test_the_nodes_namespace_is_not_repeated() -> None:
 def test_a_camera_that_is_there_twice_is_refused() -> None:
     with pytest.raises(ConfigError, match="image_topics has /a/image twice"):
         name_cameras(["/a/image", "/b/image", "/a/image"], "/")
+
+
+def test_calibration_lies_beside_the_image_topic_as_image_transport_has_it() -> None:
+    topics = ("/front/color/image_raw", "/image", "image", "front/image")
+    infos = ["/front/color/camera_info", "/camera_info", "camera_info", "front/camera_info"]
+    assert [camera_info_topic(topic) for topic in topics] == infos
+
+
+def test_each_camera_may_have_a_depth_topic_of_its_own() -> None:
+    images = ("/front/image", "/rear/image")
+    for none in ((), ("",), ("", "")):
+        assert topics_beside(NodeConfig(image_topics=images, depth_topics=none).depth_topics, images) == ("", "")
+    given = NodeConfig(image_topics=images, depth_topics=("/front/depth", "")).depth_topics
+    assert topics_beside(given, images) == ("/front/depth", "")
+    for name in ("depth_topics", "camera_info_topics"):
+        with pytest.raises(ConfigError, match=f"{name} has 1 topics and image_topics 2; give one for each image topic"):
+            NodeConfig(image_topics=images, **{name: ("/front/depth",)})

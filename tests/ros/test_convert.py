@@ -27,7 +27,6 @@ from x2sam_ros.types import (
     BoxPrompt,
     CaptionPrompt,
     ClassListPrompt,
-    Frame,
     FrameResult,
     Grounding,
     GroundingStatus,
@@ -225,11 +224,3 @@ def test_label_image_holds_target_ids_and_widens_when_they_grow() -> None:
     assert (wide.encoding, wide.step) == ("16UC1", 120)
     pixels = np.frombuffer(wide.data, np.uint16).reshape(40, 60)
     np.testing.assert_array_equal(pixels == 300, large.masks[1])
-
-
-def test_overlay_is_an_rgb_image_of_the_frame() -> None:
-    answer = result([1])
-    black = Frame(np.zeros((40, 60, 3), np.uint8), answer.stamp_ns)
-    image = over_the_wire(convert.overlay_image(black, answer))
-    assert (image.encoding, image.height, image.width, image.step) == ("rgb8", 40, 60, 180)
-    assert np.asarray(image.data).reshape(40, 60, 3)[answer.masks[0]].any()

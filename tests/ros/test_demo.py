@@ -68,7 +68,7 @@ def test_the_real_node_segments_a_generated_object(monkeypatch: pytest.MonkeyPat
     small = scene.clip.frames[0][::2, ::2].copy()
     with (
         own_graph(monkeypatch) as client,
-        running_node(REAL_NODE, "image_reliability:=best_effort", log=tmp_path / "node.log"),
+        running_node(REAL_NODE, log=tmp_path / "node.log"),
     ):
         client.wait(lambda: client.ready, timeout_s=60)
         client.publisher(String, "/x2sam_node/text").publish(String(data=scene.text))

@@ -19,4 +19,5 @@ def test_a_flood_becomes_one_line_and_a_count() -> None:
     ]
     time.sleep(0.21)
     log.report("frame of /front", "again")
+    assert log.totals == {"frame of /front": 51, "frame of /rear": 1}
     assert lines[2:] == ["frame of /front dropped (50 since the last report): again"]

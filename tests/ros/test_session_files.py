@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
+import resource
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,8 +24,8 @@ from x2sam_ros.engine.fleet import Fleet
 from x2sam_ros.engine.session import Session
 from x2sam_ros.errors import ConfigError, SavedSessionError
 from x2sam_ros.ros.cameras import Camera, name_cameras
-from x2sam_ros.ros.requests import Remove, Request, Submit
-from x2sam_ros.ros.session_files import SessionFiles, session_paths
+from x2sam_ros.ros.requests import Answer, Remove, Request, SaveSession, Submit
+from x2sam_ros.ros.session_files import SessionFiles, asked_paths, session_paths
 from x2sam_ros.ros.worker import Outputs, Worker
 from x2sam_ros.types import Frame, Grounding, TextPrompt
 
@@ -46,13 +49,13 @@ class Run:
         self.sessions = sessions
         self.ids: dict[str, list[int]] = {}
         self.problems: list[tuple[str, str, str]] = []
-        self.ready = threading.Event()
         outputs = Outputs(
-            self.ready.set,
-            lambda camera, frame, result, received_ns: self.ids.update({camera: result.target_ids.tolist()}),
-            lambda outcome, frame_id: None,
-            lambda camera, cause, message: self.problems.append((camera, cause, message)),
-            lambda camera, message: None,
+            begun=lambda camera, frame: None,
+            result=lambda camera, answered: self.ids.update({camera: answered.result.target_ids.tolist()}),
+            targets=lambda camera, targets: None,
+            grounding=lambda outcome, frame_id: None,
+            problem=lambda camera, cause, message: self.problems.append((camera, cause, message)),
+            fault=lambda camera, message: None,
         )
         files = SessionFiles(paths, period_s, outputs.problem)
         self.worker = Worker(tuple(sessions), lambda cameras: sessions, outputs, 8, files)
@@ -82,7 +85,7 @@ def life(
     numbers = itertools.count(1)
     made = Run(paths, period_s, sessions or {camera: ThresholdSession(0.0, numbers) for camera in cameras})
     made.worker.start()
-    assert made.ready.wait(PATIENCE_S)
+    assert made.worker.wait_ready(PATIENCE_S)
     yield made
     assert made.worker.stop(PATIENCE_S) and made.worker.failure is None
 
@@ -365,3 +368,106 @@ def test_a_file_that_cannot_be_is_named_at_once(tmp_path: Path) -> None:
     for file in (str(tmp_path), str(tmp_path / "nowhere" / "robot"), str(tmp_path / "robot"), "/"):
         with pytest.raises(ConfigError, match="expected a file in a folder that exists"):
             session_paths(file, cameras)
+
+
+# ---- what somebody asks for
+
+
+@contextmanager
+def no_room(folder: Path, how: str) -> Iterator[None]:
+    """Leave 64 kB of room in a folder for the duration of the block: a disk of that size, or a limit of the process."""
+    if how == "disk":
+        mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True)
+        if mount.returncode:
+            pytest.skip("no disk may be mounted here")
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+        return
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (65_536, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("how", ["disk", "limit"])
+def test_a_disk_that_is_full_is_reported_and_every_old_file_stays(how: str, tmp_path: Path) -> None:
+    paths = {FRONT: tmp_path / "front", REAR: tmp_path / "rear"}
+    small, large = ThresholdSession(), Session(nano(), EngineConfig(score_threshold=0.0))
+    files = SessionFiles({}, 1.0, lambda *problem: None)
+    files.restore({FRONT: small, REAR: large})
+    answers: list[Answer] = []
+    with no_room(tmp_path, how):
+        for prompt in (None, click()):
+            if prompt is not None:
+                old = {name: path.read_bytes() for name, path in paths.items()}
+                run(large, frames(3), {0: [prompt]})
+                small.submit(TextPrompt("text", text="the red square"))
+                small.step(frames(1)[0])
+            files.save(paths, answers.append)
+            files.finish()
+        assert {name: path.read_bytes() for name, path in paths.items()} == old
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["front", "rear"]
+        assert [answer.success for answer in answers] == [True, False]
+        assert re.search("rear.*cannot be written: .*(No space left|File too large)", answers[1].message)
+    files.save({FRONT: tmp_path / "front", REAR: tmp_path / "rear"}, answers.append)
+    files.finish()
+    assert answers[2].success and answers[2].target_ids == (1, 1)
+
+
+def test_one_save_is_written_at_a_time_and_the_last_one_is_waited_for(tmp_path: Path) -> None:
+    go = threading.Event()
+
+    class Slow(ThresholdSession):
+        def snapshot(self) -> Any:
+            return self
+
+        def write(self, path: Path) -> None:
+            assert go.wait(PATIENCE_S)
+            path.write_text("written")
+
+    files, answers = SessionFiles({}, 1.0, lambda *problem: None), []
+    files.restore({FRONT: Slow()})
+    files.save({FRONT: tmp_path / "a"}, answers.append)
+    with pytest.raises(SavedSessionError, match="another save is still being written"):
+        files.save({FRONT: tmp_path / "b"}, answers.append)
+    go.set()
+    files.finish()
+    assert answers == [Answer(True)] and (tmp_path / "a").read_text() == "written"
+
+
+def test_after_a_save_to_the_nodes_own_file_it_is_emptied_with_the_session(tmp_path: Path) -> None:
+    path = tmp_path / "session"
+    with life({FRONT: path}, 0.05) as made:
+        made.add("a")
+        made.ask(SaveSession({FRONT: path}))
+        assert '"1"' in path.read_text()
+        made.ask(Remove("away", 1))
+        until(lambda: made.show() == [] and '"1"' not in path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("", "no path is given, and the parameter session_file is empty; give one of them"),
+        ("robot", "path is 'robot', expected an absolute one, which begins with / or ~/"),
+        ("~nobody-of-that-name/robot", "expected an absolute one"),
+        ("/nowhere/robot", "path is '/nowhere/robot', expected a file in a folder that exists"),
+    ],
+)
+def test_paths_that_are_refused(path: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        asked_paths(path, "", name_cameras([FRONT], "/"))
+
+
+def test_a_path_is_that_of_the_parameter_or_begins_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cameras = name_cameras([FRONT, REAR], "/")
+    assert asked_paths("~/robot.x2", "", cameras) == {
+        FRONT: tmp_path / "robot.front.x2",
+        REAR: tmp_path / "robot.rear.x2",
+    }
+    assert asked_paths("", str(tmp_path / "own"), cameras[:1]) == {FRONT: tmp_path / "own.front"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from tests.ros.threshold_session import ThresholdSession
 from x2sam_ros.errors import FrameError, ModelError, PromptError, X2SamError
 from x2sam_ros.ros.requests import Reject, Remove, RemovePrompt, Reset, Submit
 from x2sam_ros.ros.worker import Outputs, Worker
-from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt, TextPrompt
+from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Prompt, TargetInfo, TextPrompt
 
 CAMERA = "/camera/image_raw"
 
@@ -22,17 +23,18 @@ class Log:
     """Collects what the worker says."""
 
     def __init__(self) -> None:
-        self.ready = threading.Event()
         self.results: list[FrameResult] = []
+        self.targets: list[tuple[TargetInfo, ...]] = []
         self.groundings: list[tuple[Grounding, str]] = []
         self.problems: list[tuple[str, str]] = []
         self.faults: list[tuple[str, str]] = []
         self.outputs = Outputs(
-            self.ready.set,
-            lambda camera, frame, result, received_ns: self.results.append(result),
-            lambda outcome, frame_id: self.groundings.append((outcome, frame_id)),
-            lambda camera, cause, message: self.problems.append((cause, message)),
-            lambda camera, message: self.faults.append((camera, message)),
+            begun=lambda camera, frame: None,
+            result=lambda camera, answered: self.results.append(answered.result),
+            targets=lambda camera, targets: self.targets.append(targets),
+            grounding=lambda outcome, frame_id: self.groundings.append((outcome, frame_id)),
+            problem=lambda camera, cause, message: self.problems.append((cause, message)),
+            fault=lambda camera, message: self.faults.append((camera, message)),
         )
 
     def wait(self, condition: Callable[[], bool]) -> None:
@@ -86,7 +88,7 @@ def test_frames_come_back_with_their_own_stamps_and_running_numbers(runner: Runn
 
 def test_only_the_newest_waiting_frame_is_answered() -> None:
     with Runner(step_s=0.2) as runner:
-        runner.log.ready.wait(2)
+        runner.worker.wait_ready(2)
         for stamp in range(10):
             runner.worker.offer_frame(CAMERA, lambda index, stamp=stamp: Frame(frame(index).image, stamp, index))
             time.sleep(0.01)
@@ -103,6 +105,22 @@ def test_a_bad_frame_is_counted_and_named_and_the_next_one_answered(runner: Runn
     runner.log.wait(lambda: bool(runner.log.results))
     assert runner.log.problems == [("frame", "encoding 'foo' is not supported")]
     assert runner.worker.counters[CAMERA].bad == 1 == runner.worker.counters[CAMERA].dropped
+
+
+def test_bad_frames_are_counted_by_cause(runner: Runner, monkeypatch: pytest.MonkeyPatch) -> None:
+    counters = runner.worker.counters[CAMERA]
+    for error in (None, FrameError("too late"), RuntimeError("out of memory")):
+
+        def step(frame: Frame, error: Exception | None = error) -> FrameResult:
+            assert error is not None
+            raise error
+
+        monkeypatch.setattr(runner.session, "step", step)
+        count = counters.bad
+        runner.worker.offer_frame(CAMERA, frame if error else bad_frame)
+        runner.log.wait(lambda count=count: counters.bad == count + 1)
+    assert counters.causes == {"unreadable": 1, "refused": 1, "failed": 1}
+    assert "out of memory" in counters.last_bad and counters.dropped == counters.received == 3
 
 
 def test_an_unexpected_error_is_named_with_its_place_and_survived(runner: Runner) -> None:
@@ -172,7 +190,7 @@ def test_a_prompt_is_removed_with_whoever_waits_for_it(runner: Runner) -> None:
 def test_who_waits_is_told_when_the_network_fails_and_not_when_the_frame_does(runner: Runner) -> None:
     waiting: list[Grounding] = []
     errors: list[X2SamError] = [FrameError("too elongated"), ModelError("NaN")]
-    runner.log.ready.wait(2)
+    runner.worker.wait_ready(2)
     step = runner.session.step
 
     def fail(image: Frame) -> FrameResult:
@@ -222,7 +240,7 @@ def test_a_model_that_cannot_be_loaded_is_kept_as_the_failure() -> None:
 
 def test_stopping_waits_for_the_frame_at_hand_and_no_longer() -> None:
     with Runner(step_s=0.3) as runner:
-        runner.log.ready.wait(2)
+        runner.worker.wait_ready(2)
         runner.worker.offer_frame(CAMERA, frame)
         time.sleep(0.05)
         runner.worker.offer_frame(CAMERA, frame)
@@ -241,9 +259,9 @@ class RememberingSession(ThresholdSession):
         self.prompts: list[Prompt] = []
         self.closed = False
 
-    def submit(self, prompt: Prompt) -> None:
+    def submit(self, prompt: Prompt, **options: Any) -> None:
         self.prompts.append(prompt)
-        super().submit(prompt)
+        super().submit(prompt, **options)
 
     def close(self) -> None:
         self.closed = True

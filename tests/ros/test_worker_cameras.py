@@ -45,7 +45,6 @@ class Party:
 
     def __init__(self, cameras: Sequence[str], open_session: Callable[[], StreamSession]) -> None:
         self.sessions: dict[str, Any] = {}
-        self.ready = threading.Event()
         self.results: list[tuple[str, FrameResult]] = []
         self.groundings: list[Grounding] = []
         self.problems: list[tuple[str, str, str]] = []
@@ -56,11 +55,12 @@ class Party:
             return self.sessions
 
         outputs = Outputs(
-            self.ready.set,
-            lambda camera, frame, result, received_ns: self.results.append((camera, result)),
-            lambda outcome, frame_id: self.groundings.append(outcome),
-            lambda camera, cause, message: self.problems.append((camera, cause, message)),
-            lambda camera, message: self.faults.append((camera, message)),
+            begun=lambda camera, frame: None,
+            result=lambda camera, answered: self.results.append((camera, answered.result)),
+            targets=lambda camera, targets: None,
+            grounding=lambda outcome, frame_id: self.groundings.append(outcome),
+            problem=lambda camera, cause, message: self.problems.append((camera, cause, message)),
+            fault=lambda camera, message: self.faults.append((camera, message)),
         )
         self.worker = Worker(cameras, open_sessions, outputs, max_commands=64)
 
@@ -111,7 +111,7 @@ def party(cameras: Sequence[str] = (FRONT, REAR), step_s: float = 0.0) -> Iterat
 @contextmanager
 def running(made: Party) -> Iterator[Party]:
     made.worker.start()
-    assert made.ready.wait(PATIENCE_S)
+    assert made.worker.wait_ready(PATIENCE_S)
     yield made
     assert made.worker.stop(timeout_s=10.0)
     assert made.worker.failure is None
@@ -301,7 +301,7 @@ def test_sessions_are_all_closed_with_the_worker_even_if_one_cannot_be() -> None
 
     made = Party((FRONT, REAR, SIDE), Closing)
     made.worker.start()
-    assert made.ready.wait(PATIENCE_S)
+    assert made.worker.wait_ready(PATIENCE_S)
     assert made.worker.stop(timeout_s=10.0)
     assert sorted(closed) == [0, 1, 2] and str(made.worker.failure) == "stuck"
 

@@ -49,3 +49,13 @@ def name_cameras(topics: Sequence[str], namespace: str) -> tuple[Camera, ...]:
     if not all(names) or len(set(names)) < len(names):
         names = parts if len(set(parts)) == len(parts) else [topic.strip("/") for topic in topics]
     return tuple(Camera(topic, name) for topic, name in zip(topics, names))
+
+
+def topics_beside(topics: Sequence[str], image_topics: Sequence[str]) -> tuple[str, ...]:
+    """Return one topic for each image topic: those given, or '' for each where none is."""
+    return tuple(topics) if any(topics) else ("",) * len(image_topics)
+
+
+def camera_info_topic(image_topic: str) -> str:
+    """Name the calibration beside an image topic, as image_transport does: ``/front/camera_info``."""
+    return image_topic.rpartition("/")[0] + "/camera_info" if "/" in image_topic else "camera_info"

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from builtin_interfaces.msg import Time
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from x2sam_ros.bag import messages
 from x2sam_ros.errors import PromptError
-from x2sam_ros.image_codec import decode_compressed, decode_image
 from x2sam_ros.msg import Grounding as GroundingMsg
 from x2sam_ros.msg import Prompt as PromptMsg
 from x2sam_ros.msg import TrackedMask, TrackedMaskArray
 from x2sam_ros.plugins import TASK_HEADS, installed_plugins
 from x2sam_ros.rle import decode_rle
+from x2sam_ros.ros.image_bridge import Bridge, CvBridge, Picture, to_rgb
 from x2sam_ros.ros.requests import Reject, Remove, RemovePrompt, Request, Reset, Submit
 from x2sam_ros.types import (
     MAX_IMAGE_PIXELS,
@@ -36,7 +36,6 @@ from x2sam_ros.types import (
     Task,
     TextPrompt,
 )
-from x2sam_ros.visualise import draw_overlay
 
 if TYPE_CHECKING:
     from geometry_msgs.msg import Point, PointStamped
@@ -50,28 +49,27 @@ _CLASSES: dict[str, type] = {
     messages.TIME_TYPE: Time,
 }
 
+_EQUIVALENT = CvBridge()
+
 
 def to_stamp_ns(stamp: Time) -> int:
     """Read a stamp as nanoseconds."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
 
-def to_frame(message: Image | CompressedImage, frame_index: int, source: str) -> Frame:
+def to_frame(message: Picture, frame_index: int, source: str, bridge: Bridge = _EQUIVALENT) -> Frame:
     """Decode a camera message.
 
     Args:
         message: raw or compressed image.
         frame_index: order in the stream, from 0.
         source: topic it came from.
+        bridge: decodes it; ``open_bridge`` gives the best one.
 
     Raises:
         FrameError: unknown encoding, no pixels, too few bytes, corrupt JPEG or PNG.
     """
-    if isinstance(message, CompressedImage):
-        image = decode_compressed(message.format, message.data)
-    else:
-        size = (message.height, message.width, message.step)
-        image = decode_image(message.encoding, *size, bool(message.is_bigendian), message.data)
+    image = to_rgb(message, bridge)
     return Frame(image, to_stamp_ns(message.header.stamp), frame_index, message.header.frame_id, source)
 
 
@@ -174,6 +172,17 @@ def request_from_text(message: String, new_id: Callable[[str], str], camera: str
         return Reject(prompt_id, str(error))
 
 
+def request_from_chat(goal: Any, new_id: Callable[[str], str]) -> Request:
+    """Read a goal of the action Chat: a question; what the answer points at is not followed."""
+    prompt_id = new_id("chat")
+    try:
+        stamp_ns = to_stamp_ns(goal.image_stamp) or None
+        prompt = TextPrompt(prompt_id, stamp_ns=stamp_ns, text=goal.text, task=Task.CHAT)
+        return Submit(prompt, goal.camera, follow=False)
+    except PromptError as error:
+        return Reject(prompt_id, str(error))
+
+
 def request_from_click(message: Point | PointStamped, new_id: Callable[[str], str], camera: str = "") -> Request:
     """Read a click in pixels as a prompt that adds a target; a stamp names the image that was clicked on."""
     prompt_id = new_id("click")
@@ -197,22 +206,23 @@ def from_grounding(grounding: Grounding, frame_id: str) -> GroundingMsg:
     return _build(messages.GROUNDING_TYPE, messages.grounding_fields(grounding, grounding.stamp_ns, frame_id))
 
 
+def to_header(stamp_ns: int, frame_id: str) -> Header:
+    """Write a header."""
+    return _build(messages.HEADER_TYPE, messages.header_fields(stamp_ns, frame_id))
+
+
 def label_image(result: FrameResult) -> Image:
     """Draw all masks into one image of target ids: mono8, or 16UC1 once an id exceeds 255; 0 is no target."""
     encoding, labels = messages.label_image(result)
-    return _image_message(result, encoding, labels)
-
-
-def overlay_image(frame: Frame, result: FrameResult) -> Image:
-    """Draw the targets on the camera image, rgb8."""
-    return _image_message(result, "rgb8", draw_overlay(frame.image, result))
+    return image_message(result, encoding, labels)
 
 
 def _build(type_name: str, fields: messages.Fields) -> Any:
     return messages.build_message(type_name, fields, _CLASSES.__getitem__, messages.pack_array)
 
 
-def _image_message(result: FrameResult, encoding: str, pixels: npt.NDArray[Any]) -> Image:
+def image_message(result: FrameResult, encoding: str, pixels: npt.NDArray[Any]) -> Image:
+    """Write pixels, rows contiguous, as an image with the header of a result."""
     header = _build(messages.HEADER_TYPE, messages.header_fields(result.stamp_ns, result.frame_id))
     message = Image(header=header, encoding=encoding, height=pixels.shape[0], width=pixels.shape[1])
     message.is_bigendian = 0

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
@@ -12,17 +13,39 @@ Item = TypeVar("Item")
 
 @dataclass
 class Counters:
-    """Frames of one camera by fate: every received one ends up answered, replaced by a newer one, or bad."""
+    """Frames of one camera by fate: every received one ends up answered, replaced by a newer one, or bad.
+
+    Args:
+        received, answered, replaced: how many.
+        causes: how many were bad, by cause.
+        last_bad: what was wrong with the newest of them.
+    """
 
     received: int = 0
     answered: int = 0
     replaced: int = 0
-    bad: int = 0
+    causes: Counter[str] = field(default_factory=Counter)
+    last_bad: str = ""
+
+    @property
+    def bad(self) -> int:
+        """Frames that could not be read or answered."""
+        return self.causes.total()
 
     @property
     def dropped(self) -> int:
         """Frames that were received and will never be answered."""
         return self.replaced + self.bad
+
+    def count_bad(self, cause: str, message: str) -> None:
+        """Count a frame that cannot be used.
+
+        Args:
+            cause: one of few fixed words.
+            message: what was wrong with it.
+        """
+        self.causes[cause] += 1
+        self.last_bad = message
 
 
 class FrameSlots(Generic[Item]):

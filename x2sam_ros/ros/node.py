@@ -1,4 +1,4 @@
-"""x2sam_node: cameras and prompts in, tracked masks out.
+"""x2sam_node: cameras and prompts in, tracked masks out; a managed node.
 
 Every subscription is taken as raw bytes. rclpy decodes a message before it calls the callback, and where that raises
 (damaged bytes; text that is not UTF-8, depending on the distribution) the exception leaves `spin`, and subscription
@@ -8,44 +8,37 @@ such a message one counted problem, and frames that a newer one replaces are nev
 
 from __future__ import annotations
 
-import itertools
+import gc
 import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import rclpy
-from geometry_msgs.msg import Point, PointStamped
-from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.exceptions import InvalidTopicNameException
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
-from rclpy.serialization import deserialize_message
-from rclpy.service import Service
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
-from rclpy.task import Future
-from rclpy.validate_topic_name import validate_topic_name
-from sensor_msgs.msg import CompressedImage, Image
-from std_msgs.msg import Bool, String
+from std_msgs.msg import Bool
 
-from x2sam_ros.errors import ConfigError, PromptError, X2SamError
-from x2sam_ros.msg import Grounding as GroundingMsg
-from x2sam_ros.msg import Prompt as PromptMsg
-from x2sam_ros.msg import TrackedMaskArray
+from x2sam_ros.errors import ConfigError, X2SamError, described
 from x2sam_ros.ros import convert
-from x2sam_ros.ros.cameras import Camera, name_cameras
-from x2sam_ros.ros.params import declare_parameters
+from x2sam_ros.ros.actions import Actions
+from x2sam_ros.ros.asking import Asker, answer_in_any_case, unjam
+from x2sam_ros.ros.diagnostics import ACTIVE, Diagnostics, Report
+from x2sam_ros.ros.interface import TOPICS
+from x2sam_ros.ros.params import Parameters
+from x2sam_ros.ros.pipeline import OpenSessions, Pipeline, resolve_topic
+from x2sam_ros.ros.policy import topic_names
 from x2sam_ros.ros.problem_log import ProblemLog
-from x2sam_ros.ros.requests import Reject, Request
-from x2sam_ros.ros.session_files import SessionFiles, session_paths
-from x2sam_ros.ros.worker import Outputs, StreamSession, Worker
-from x2sam_ros.srv import SetPrompt
-from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus
+from x2sam_ros.ros.qos import Direction, QosMonitor, check_override_names, create_publisher
+from x2sam_ros.ros.services import Services
+from x2sam_ros.ros.session_files import asked_paths
+from x2sam_ros.ros.worker import Answered, StreamSession, Worker
 
 if TYPE_CHECKING:
     from x2sam_ros.config import NodeConfig
@@ -53,217 +46,296 @@ if TYPE_CHECKING:
 SPIN_PERIOD_S = 0.1
 """How long one wait of the executor lasts at most: how late a signal is noticed."""
 
-STOP_TIMEOUT_S = 1.5
+STOP_TIMEOUT_S = 1.2
 """How long shutdown waits for the frame at hand."""
 
+ANSWER_TIMEOUT_S = 0.3
+"""How long shutdown waits until every client has an answer."""
 
-OpenSessions = Callable[["NodeConfig", Sequence[str]], Mapping[str, StreamSession]]
-"""Builds a session for each camera from the parameters. Called once, on the worker's thread."""
+ADVICE = {"unconfigured": ("configure", "activate"), "inactive": ("activate",)}
+"""Transitions that lead to where prompts are carried out."""
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """Import torch and what is built on it in three quarters of the time, once in a process.
+
+    The garbage collector would look at a million new objects again and again. It rests meanwhile, and passes over them
+    from then on.
+    """
+    if "torch" in sys.modules:
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.freeze()
 
 
 def open_sessions(config: NodeConfig, cameras: Sequence[str]) -> Mapping[str, StreamSession]:
     """Load the model that the parameters name and open a session on it for each camera. Slow: it imports torch."""
-    from x2sam_ros.checkpoint.load import load_model
-    from x2sam_ros.engine.fleet import Fleet
-    from x2sam_ros.engine.session import Session
+    with quick_imports():
+        from x2sam_ros.checkpoint.load import load_model
+        from x2sam_ros.engine.fleet import Fleet
+        from x2sam_ros.engine.session import Session
 
     model = load_model(config.checkpoint or config.preset, config.device, config.dtype, config.weights)
     fleet = Fleet()
     return {camera: Session(model, config.engine, config.memory_policy, fleet=fleet) for camera in cameras}
 
 
-class _Results(NamedTuple):
-    """The publishers of one camera."""
+def release_memory() -> None:
+    """Give back what a model that nobody refers to any more has taken, GPU memory included."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
-    masks: Publisher
-    label_image: Publisher
-    overlay: Publisher
 
+class X2SamNode(LifecycleNode):
+    """A managed node: loads on configure, listens while active, forgets all on cleanup.
 
-class X2SamNode(Node):
-    """Wires topics to the worker. Its callbacks only hand over; they never infer and never raise.
+    Services and actions answer in every state, with the reason where they cannot do what they are asked.
 
     Args:
         open_sessions: builds the sessions.
+        stop: set when the process is to end: a model that is being loaded is then not waited for.
 
     Raises:
         ConfigError: a parameter has a value that it cannot have.
     """
 
-    def __init__(self, open_sessions: OpenSessions = open_sessions) -> None:
+    def __init__(self, open_sessions: OpenSessions = open_sessions, stop: threading.Event | None = None) -> None:
         try:
             super().__init__("x2sam_node", automatically_declare_parameters_from_overrides=True)
         except ValueError as error:  # that is what rclpy makes of an empty list, which has no type
             raise ConfigError(f"a parameter has no value; give it one, or leave it out ({error})") from error
-        self.config = declare_parameters(self)
-        self._numbers = itertools.count(1)
-        self.problems = ProblemLog(self._log_error, self.config.log_period_s)
-        self._group = ReentrantCallbackGroup()
-        self._cameras = self._find_cameras()
-        self.worker = Worker(
-            [camera.topic for camera in self._cameras],
-            lambda cameras: open_sessions(self.config, cameras),
-            Outputs(
-                self._publish_ready,
-                self._publish_result,
-                self._publish_grounding,
-                self._report_problem,
-                lambda camera, message: self._log_error(f"fault on {camera}: {message}"),
-            ),
-            self.config.max_pending_commands,
-            SessionFiles(
-                session_paths(self.config.session_file, self._cameras),
-                self.config.session_period_s,
-                self._report_problem,
-            ),
-        )
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._ready = self.create_publisher(Bool, "~/ready", latched)
-        self._results = {
-            camera.topic: _Results(
-                self.create_publisher(TrackedMaskArray, camera.own("~/masks"), 10),
-                self.create_publisher(Image, camera.own("~/label_image"), 5),
-                self.create_publisher(Image, camera.own("~/overlay"), 5),
+        self._open_sessions = open_sessions
+        self._stop = threading.Event() if stop is None else stop
+        self._pipeline: Pipeline | None = None
+        self.failure: BaseException | None = None
+        self.parameters = Parameters(self, lambda: self._pipeline is not None, self._on_change)
+        check_override_names(self.parameters.others, tuple(self._endpoints()))
+        self.problems = ProblemLog(self._say, self.config.log_period_s)
+        self._monitor = QosMonitor(self.get_logger().warning)
+        self._ready = create_publisher(self, self._monitor, Bool, "~/ready", "latched")
+        self.asker = Asker(self, self._worker, lambda: self.refusal)
+        self._served = Services(self, self.asker, self._new_id, self._asked_paths)
+        self._goals = Actions(self, self.asker, self._new_id)
+        self._diagnostics = Diagnostics(self, self._monitor, self._report)
+        self._guard_transitions()
+        answer_in_any_case(self, lambda reason: self.problems.report("request", reason))
+
+    @property
+    def config(self) -> NodeConfig:
+        """The parameters at present."""
+        return self.parameters.config
+
+    @property
+    def state(self) -> str:
+        """Label of the lifecycle state."""
+        label: str = self._state_machine.current_state[1]
+        return label
+
+    @property
+    def refusal(self) -> str:
+        """Why the node carries out no prompt in its state; '' where it does."""
+        state, name = self.state, self.get_fully_qualified_name()
+        if state == ACTIVE:
+            return ""
+        steps = " and then ".join(f"ros2 lifecycle set {name} {step}" for step in ADVICE.get(state, ()))
+        return f"{name} is {state}; " + (f"first run {steps}" if steps else "try again later")
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Make publishers and load the model; where that fails, say why and stay unconfigured."""
+        self.failure = None
+        try:
+            self._pipeline = Pipeline(
+                self, self.config, self._open_sessions, self._monitor, self.problems, self._show_to_goals
             )
-            for camera in self._cameras
-        }
-        self._groundings = self.create_publisher(GroundingMsg, "~/groundings", 50)
-        self._subscribe()
-        self._service: Service = self._open_service()
-        self.worker.start()
+            self._pipeline.open()
+            while not self._pipeline.worker.wait_ready(SPIN_PERIOD_S):
+                self._diagnostics.publish_due()
+                if self._stop.is_set():  # what loads is left to the end of the process
+                    return TransitionCallbackReturn.FAILURE
+            self.check()
+        except Exception as error:
+            self.failure = error
+            self._say(f"configure failed: {described(error)}")
+            self._end()
+            return TransitionCallbackReturn.FAILURE
+        return TransitionCallbackReturn.SUCCESS
 
-    def _find_cameras(self) -> tuple[Camera, ...]:
-        topics = []
-        for topic in self.config.image_topics:
-            try:
-                validate_topic_name(topic)
-                topics.append(self.resolve_topic_name(topic))
-            except InvalidTopicNameException as error:
-                reason = " ".join(str(error).split())
-                raise ConfigError(f"image_topics has {topic!r}, which is not a topic name: {reason}") from error
-        return name_cameras(topics, self.get_namespace())
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Listen to cameras and prompts."""
+        assert self._pipeline is not None
+        try:
+            self._pipeline.activate()
+        except Exception as error:
+            self.failure = error
+            self._say(f"activate failed: {described(error)}")
+            self._pipeline.deactivate()
+            return TransitionCallbackReturn.FAILURE
+        self._ready.publish(Bool(data=True))
+        cameras = ", ".join(camera.topic for camera in self._pipeline.cameras)
+        self.get_logger().info(f"ready: {self.config.checkpoint or self.config.preset} on {cameras}")
+        return super().on_activate(state)
 
-    def _subscribe(self) -> None:
-        compressed = self.config.image_transport == "compressed"
-        reliability = ReliabilityPolicy[self.config.image_reliability.upper()]
-        camera_qos = QoSProfile(depth=qos_profile_sensor_data.depth, reliability=reliability)
-        for camera in self._cameras:
-            source, kind = (f"{camera.topic}/compressed", CompressedImage) if compressed else (camera.topic, Image)
-            self._listen(kind, source, self._image_callback(camera.topic, kind, source), camera_qos)
-            self._hear(PointStamped, camera.own("~/click"), self._click_reader(camera.topic))
-            self._hear(Point, f"{camera.topic}_mouse_left", self._click_reader(camera.topic))
-            self._hear(String, camera.own("~/text"), self._text_reader(camera.topic))
-        if len(self._cameras) > 1:  # what does not say which is rejected with the names
-            self._hear(PointStamped, "~/click", self._click_reader(""))
-            self._hear(String, "~/text", self._text_reader(""))
-        self._hear(PromptMsg, "~/prompt", lambda message: convert.request_from_prompt(message, self._new_id))
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Hear nothing more, and answer who waits; targets and memories stay."""
+        assert self._pipeline is not None
+        self._ready.publish(Bool(data=False))
+        self._pipeline.deactivate()
+        self.asker.give_up(f"{self.get_fully_qualified_name()} was deactivated")
+        return super().on_deactivate(state)
 
-    def _click_reader(self, camera: str) -> Callable[[Any], Request]:
-        return lambda message: convert.request_from_click(message, self._new_id, camera)
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Save the sessions, forget them and the model, and give their memory back."""
+        self.asker.give_up(f"{self.get_fully_qualified_name()} was cleaned up")
+        return TransitionCallbackReturn.SUCCESS if self._end() else TransitionCallbackReturn.FAILURE
 
-    def _text_reader(self, camera: str) -> Callable[[Any], Request]:
-        return lambda message: convert.request_from_text(message, self._new_id, camera)
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """End from any state; the process ends, too."""
+        self._stop.set()
+        return TransitionCallbackReturn.SUCCESS
 
-    def _hear(self, message_type: type, topic: str, to_request: Callable[[Any], Request]) -> None:
-        """Take prompts from a topic."""
-        self._listen(message_type, topic, self._prompt_callback(message_type, topic, to_request), 50)
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Go back to unconfigured after a transition that raised."""
+        self.asker.give_up(f"{self.get_fully_qualified_name()} failed")
+        return TransitionCallbackReturn.SUCCESS if self._end() else TransitionCallbackReturn.FAILURE
 
-    def _listen(self, message_type: type, topic: str, callback: Callable[[bytes], None], qos: Any) -> None:
-        self.create_subscription(message_type, topic, callback, qos, callback_group=self._group, raw=True)
+    def close(self, timeout_s: float) -> bool:
+        """Forget sessions and model; False where the frame at hand, or a model that loads, did not end in time."""
+        if self._pipeline is not None and not self._pipeline.close(timeout_s):
+            return False
+        self._pipeline = None
+        release_memory()
+        return True
 
-    def reopen_service(self) -> None:
-        """Offer ~/set_prompt anew: requests are not raw, and one that is not valid text jams the service."""
-        self.destroy_service(self._service)
-        self._service = self._open_service()
+    def _end(self) -> bool:
+        """Close, however long the frame at hand takes: a worker that was told to end cannot go on. False at the end."""
+        while not self.close(SPIN_PERIOD_S):
+            self._diagnostics.publish_due()
+            if self._stop.is_set():
+                return False
+        return True
 
-    def _open_service(self) -> Service:
-        answer: Any = self._on_set_prompt  # rclpy awaits a coroutine, its annotations do not say so
-        return self.create_service(SetPrompt, "~/set_prompt", answer, callback_group=ReentrantCallbackGroup())
+    def check(self) -> None:
+        """Raise what ended the worker, if anything did."""
+        if self._pipeline is not None and self._pipeline.worker.failure is not None:
+            raise self._pipeline.worker.failure
+
+    def autostart(self) -> None:
+        """Configure and activate.
+
+        Raises:
+            X2SamError: that failed; whatever else the model's loading raised.
+        """
+        for trigger in (self.trigger_configure, self.trigger_activate):
+            if trigger() != TransitionCallbackReturn.SUCCESS:
+                if self.failure is not None:
+                    raise self.failure
+                return  # the process is to end
+
+    def _worker(self) -> Worker | None:
+        return None if self._pipeline is None else self._pipeline.worker
 
     def _new_id(self, word: str) -> str:
-        taken = self.worker.prompt_ids  # also by prompts from before a restart
-        return next(name for number in self._numbers if (name := f"{word}-{number}") not in taken)
+        assert self._pipeline is not None  # the worker asks, and it is the pipeline's
+        return self._pipeline.new_id(word)
 
-    def _image_callback(self, camera: str, kind: type, source: str) -> Callable[[bytes], None]:
-        """Make the callback of a camera: it hands over the bytes, which are decoded if no newer ones come."""
+    def _asked_paths(self, path: str) -> dict[str, Path]:
+        cameras = () if self._pipeline is None else self._pipeline.cameras
+        return asked_paths(path, self.config.session_file, cameras)
 
-        def read(data: bytes, frame_index: int) -> Frame:
-            return convert.to_frame(deserialize_message(data, kind), frame_index, source)
+    def _show_to_goals(self, camera: str, answered: Answered) -> None:
+        if self._goals.is_waiting and self._pipeline is not None:
+            dropped = self._pipeline.worker.counters[camera].dropped
+            self._goals.saw(camera, convert.from_result(answered.result, dropped))
 
-        return lambda data: self.worker.offer_frame(camera, lambda frame_index: read(data, frame_index))
+    def _on_change(self, config: NodeConfig) -> None:
+        if self._pipeline is not None:
+            self._pipeline.reconfigure(config)
+        self.problems.period_s = config.log_period_s
 
-    def _prompt_callback(
-        self, message_type: type, topic: str, to_request: Callable[[Any], Request]
-    ) -> Callable[[bytes], None]:
-        """Make the callback of a prompt topic: it queues the bytes, or publishes why it cannot."""
+    def _endpoints(self) -> Iterator[tuple[str, Direction]]:
+        """Yield every topic that the node may have, in full; ConfigError where a parameter names none."""
+        config = self.config
+        for parameter in ("depth_topics", "camera_info_topics", "clicked_point_topic"):
+            given = getattr(config, parameter)
+            for name in filter(None, [given] if isinstance(given, str) else given):
+                resolve_topic(self, parameter, name)
+        images = tuple(resolve_topic(self, "image_topics", name) for name in config.image_topics)
+        config = replace(config, image_topics=images)  # remapped: what lies beside them is named after that
+        directions: dict[str, Direction] = {"in": "subscription", "out": "publisher"}
+        for topic in TOPICS:
+            for name in topic_names(topic, config, self.get_namespace()):
+                yield self.resolve_topic_name(name), directions[topic.direction]
 
-        def read(data: bytes) -> Request:
+    def _report(self) -> Report:
+        config, pipeline = self.config, self._pipeline
+        failure = self.failure if pipeline is None else pipeline.worker.failure
+        common = Report(
+            state=self.state,
+            model=config.checkpoint or config.preset,
+            device=config.device,
+            dtype=config.dtype,
+            failure=described(failure) if isinstance(failure, Exception) else "",
+            problems=self.problems.totals,
+            limits=config.diagnostics,
+        )
+        if pipeline is None:
+            return common
+        enabled = pipeline.worker.enabled
+        return replace(common, enabled=enabled, held=pipeline.held, cameras=pipeline.windows(), depth=pipeline.depth())
+
+    def _guard_transitions(self) -> None:
+        """Let a transition that the state does not have be answered with False: rclpy raises out of `spin`."""
+        service = self._service_change_state
+        change = service.callback
+
+        def guarded(request: Any, response: Any) -> Any:
             try:
-                return to_request(deserialize_message(data, message_type))
-            except UnicodeDecodeError as error:
-                return Reject("", f"message on {topic} holds text that is not UTF-8 ({error.reason}); send UTF-8")
+                return change(request, response)
+            except Exception as error:
+                asked = request.transition.label or request.transition.id
+                self._say(f"there is no transition {asked} from {self.state} ({type(error).__name__})")
+                response.success = False
+                return response
 
-        def callback(data: bytes) -> None:
-            try:
-                self.worker.post(lambda: read(data))
-            except PromptError as error:
-                self._publish_grounding(Grounding("", GroundingStatus.REJECTED, message=str(error)))
+        service.callback = guarded
 
-        return callback
-
-    async def _on_set_prompt(self, request: SetPrompt.Request, response: SetPrompt.Response) -> SetPrompt.Response:
-        answer = Future(executor=self.executor)
-        try:
-            self.worker.post(lambda: convert.request_from_prompt(request.prompt, self._new_id), answer.set_result)
-            outcome = await answer
-        except PromptError as error:
-            outcome = Grounding(request.prompt.prompt_id, GroundingStatus.REJECTED, message=str(error))
-        response.success = outcome.status in (GroundingStatus.OK, GroundingStatus.REMOVED)
-        response.target_ids = list(outcome.target_ids)
-        response.message = "" if response.success else outcome.message or "nothing in the image fits the prompt"
-        return response
-
-    def _publish_ready(self) -> None:
-        self._ready.publish(Bool(data=True))
-        self.get_logger().info(f"ready: {self.config.checkpoint or self.config.preset} on {', '.join(self._results)}")
-
-    def _publish_result(self, camera: str, frame: Frame, result: FrameResult, received_ns: int) -> None:
-        results = self._results[camera]
-        message = convert.from_result(result, self.worker.counters[camera].dropped)
-        message.latency_ms = (time.monotonic_ns() - received_ns) * 1e-6
-        results.masks.publish(message)
-        if results.label_image.get_subscription_count():
-            results.label_image.publish(convert.label_image(result))
-        if results.overlay.get_subscription_count():
-            results.overlay.publish(convert.overlay_image(frame, result))
-
-    def _publish_grounding(self, outcome: Grounding, frame_id: str = "") -> None:
-        if outcome.status == GroundingStatus.REJECTED:
-            self.get_logger().warning(f"prompt {outcome.prompt_id!r} rejected: {outcome.message}")
-        self._groundings.publish(convert.from_grounding(outcome, frame_id))
-
-    def _report_problem(self, camera: str, cause: str, message: str) -> None:
-        several = camera and len(self._cameras) > 1
-        self.problems.report(f"{cause} of {camera}" if several else cause, message)
-
-    def _log_error(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         self.get_logger().error(line)
 
 
 def spin(node: X2SamNode, stop: threading.Event) -> None:
-    """Run callbacks until ``stop`` is set or the worker fails; a message that cannot be taken does not end it."""
+    """Run callbacks until ``stop`` is set or the worker fails; a message that cannot be taken does not end it.
+
+    Raises:
+        Exception: what ended the worker, or kept the node from starting by itself.
+    """
     executor = SingleThreadedExecutor()
     executor.add_node(node)
     try:
-        while not stop.is_set() and node.worker.failure is None:
+        if node.config.autostart:
+            node.autostart()
+        while not stop.is_set():
+            node.check()
             try:
                 executor.spin_once(timeout_sec=SPIN_PERIOD_S)
             except ExternalShutdownException:
                 return
             except UnicodeDecodeError as error:
-                node.problems.report("service request", f"text that is not UTF-8 ({error.reason}); send UTF-8")
-                node.reopen_service()
+                node.problems.report("request", f"it holds text that is not UTF-8 ({error.reason}); send UTF-8")
+                unjam(node)
+            except Exception as error:  # rclpy raises where a request is damaged
+                node.problems.report("request", f"rclpy could not take it, or a callback failed: {described(error)}")
+                unjam(node)
     finally:
+        node.asker.finish(executor, f"{node.get_fully_qualified_name()} is shut down", ANSWER_TIMEOUT_S)
         executor.remove_node(node)
 
 
@@ -282,22 +354,27 @@ def main(args: list[str] | None = None, open_sessions: OpenSessions = open_sessi
         signal.signal(number, lambda *_: stop.set())
     rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        node = X2SamNode(open_sessions)
-        spin(node, stop)
-        if not node.worker.stop(STOP_TIMEOUT_S):
-            if node.config.session_file:
-                node.get_logger().warning("ended before the targets were saved; the file is that of the last save")
-            # Interpreter shutdown would wait for, or crash in, a model that is still loading or inferring.
-            sys.stderr.flush()
-            os._exit(0)
+        try:
+            node = X2SamNode(open_sessions, stop)
+        except RuntimeError as error:  # rclpy's, for example of a missing security enclave
+            raise ConfigError(f"the node cannot be made: {error}") from error
+        try:
+            spin(node, stop)
+        finally:
+            if not node.close(STOP_TIMEOUT_S):
+                if node.config.session_file:
+                    node.get_logger().warning("ended before the targets were saved; the file is that of the last save")
+                node.destroy_node()  # else others see it in the graph until its lease ends
+                # Interpreter shutdown would wait for, or crash in, a model that is still loading or inferring.
+                sys.stderr.flush()
+                os._exit(0 if sys.exc_info()[0] is None else 2)
         node.destroy_node()
-        if node.worker.failure is not None:
-            raise node.worker.failure
     except X2SamError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from error
     finally:
         rclpy.try_shutdown()
+        gc.freeze()  # else the interpreter's end takes a second more, to take torch apart
 
 
 if __name__ == "__main__":

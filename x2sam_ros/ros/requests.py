@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol
 
 from x2sam_ros.errors import PromptError
-from x2sam_ros.types import Prompt
+from x2sam_ros.types import Grounding, GroundingStatus, Progress, Prompt, TargetInfo
 
 
 @dataclass(frozen=True)
 class Submit:
-    """Add a target, or refine one. ``camera`` as in a Prompt message: '' where it need not be said."""
+    """Add a target, or refine one.
+
+    Args:
+        prompt: what is asked.
+        camera: as in a Prompt message: '' where it need not be said.
+        watch: called with how it gets on, on any thread; see ``Session.submit``.
+        follow: whether what it finds is followed; if not, it is forgotten with the answer.
+    """
 
     prompt: Prompt
     camera: str = ""
+    watch: Callable[[Progress], None] | None = field(default=None, compare=False)
+    follow: bool = True
 
     @property
     def prompt_id(self) -> str:
@@ -56,7 +66,84 @@ class Reject:
     message: str
 
 
-Request = Submit | Remove | RemovePrompt | Reset | Reject
+@dataclass(frozen=True)
+class ListTargets:
+    """Say what is followed, by every camera if none is named."""
+
+    camera: str = ""
+
+
+@dataclass(frozen=True)
+class Enable:
+    """Answer no frame and carry out no prompt from now on, for a reason, or go on."""
+
+    enabled: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SaveSession:
+    """Write every session to its camera's file; the answer comes when that is done."""
+
+    paths: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class LoadSession:
+    """Go on with what the files of the cameras have."""
+
+    paths: Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class GiveUp:
+    """Forget the prompts that somebody waits for, who are told the reason."""
+
+    reason: str
+
+
+Order = ListTargets | Enable | SaveSession | LoadSession | GiveUp
+"""What is no prompt: the answer is an ``Answer`` and nobody else is told of it."""
+
+Request = Submit | Remove | RemovePrompt | Reset | Reject | Order
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a camera follows, and stamp and TF frame of its newest answered image, 0 and '' before the first."""
+
+    camera: str
+    targets: tuple[TargetInfo, ...]
+    stamp_ns: int = 0
+    frame_id: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of an order.
+
+    Args:
+        success: whether it was carried out.
+        message: why not, or what else there is to say.
+        target_ids: what was saved or restored.
+        listings: what was asked for.
+    """
+
+    success: bool
+    message: str = ""
+    target_ids: tuple[int, ...] = ()
+    listings: tuple[Listing, ...] = ()
+
+
+Outcome = Grounding | Answer
+
+
+def has_succeeded(outcome: Outcome) -> bool:
+    """Tell whether what was asked for was done."""
+    if isinstance(outcome, Answer):
+        return outcome.success
+    # what is removed for another reason than that it was asked for has a message
+    return outcome.status == GroundingStatus.OK or (outcome.status == GroundingStatus.REMOVED and not outcome.message)
 
 
 class Known(Protocol):
@@ -71,7 +158,9 @@ class Known(Protocol):
         """Ids that its prompts have used."""
 
 
-def cameras_of(request: Submit | Remove | RemovePrompt | Reset, sessions: Mapping[str, Known]) -> tuple[str, ...]:
+def cameras_of(
+    request: Submit | Remove | RemovePrompt | Reset | ListTargets, sessions: Mapping[str, Known]
+) -> tuple[str, ...]:
     """Return the cameras that a request may be for.
 
     With one camera nothing has to be said. With several a target's id says which, and a new prompt has to name it.
@@ -81,7 +170,7 @@ def cameras_of(request: Submit | Remove | RemovePrompt | Reset, sessions: Mappin
         sessions: camera to its session, at least one.
 
     Returns:
-        One camera. For a reset those that are to be reset, for a prompt to be removed those that may know it.
+        One camera. For a reset or a list those that are meant, for a prompt to be removed those that may know it.
 
     Raises:
         PromptError: there is no such camera or target, none is named, or a prompt id is taken on another camera.
@@ -89,7 +178,7 @@ def cameras_of(request: Submit | Remove | RemovePrompt | Reset, sessions: Mappin
     if request.camera not in ("", *sessions):
         raise PromptError(f"there is no camera {request.camera!r:.200}; {_listed(sessions)}")
     meant = (request.camera,) if request.camera else tuple(sessions)
-    if isinstance(request, (RemovePrompt, Reset)):
+    if isinstance(request, (RemovePrompt, Reset, ListTargets)):
         return meant
     target_id = request.target_id if isinstance(request, Remove) else request.prompt.target_id
     if target_id is not None:

@@ -127,19 +127,6 @@ def test_pins_are_exact_and_fit_the_library() -> None:
             assert all(requirement.specifier.contains(version) for version in pins[name]), line
 
 
-def test_launch_file_declares_the_usual_arguments() -> None:
-    tree = ast.parse((ROOT / "launch/x2sam.launch.py").read_text())
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    arguments = {
-        call.args[0].value
-        for call in calls
-        if isinstance(call.func, ast.Name)
-        and call.func.id == "DeclareLaunchArgument"
-        and isinstance(call.args[0], ast.Constant)
-    }
-    assert arguments == {"namespace", "params_file", "use_sim_time", "log_level", "image_topics"}
-
-
 def test_with_env_without_a_command_says_how_to_use_it() -> None:
     result = subprocess.run([ROOT / "scripts/with-env"], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (2, "usage: scripts/with-env COMMAND [ARGUMENT...]\n")

@@ -18,8 +18,9 @@ from tables import arguments, hardware_line, number, print_table, progress
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.cli.bench_scene import MAX_SPEED, NUM_FRAMES, NUM_OBJECTS, SEED
 from x2sam_ros.config import SceneConfig
+from x2sam_ros.engine.frame_buffer import MIB
+from x2sam_ros.engine.process_memory import resident_mib
 from x2sam_ros.engine.session import Session
-from x2sam_ros.evaluation.hardware import MIB, resident_mib
 from x2sam_ros.evaluation.metrics import region_similarity
 from x2sam_ros.types import FrameResult, TargetState
 

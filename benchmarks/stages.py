@@ -18,10 +18,11 @@ from tables import hardware_line, number, print_table, printed_into
 
 from x2sam_ros.checkpoint.load import read_dtype
 from x2sam_ros.config import NodeConfig
+from x2sam_ros.engine.frame_buffer import MIB
 from x2sam_ros.engine.grounding import Picture, pixel_values
 from x2sam_ros.engine.preprocess import mask_encoder_pixels, picture_patches
 from x2sam_ros.evaluation.bench_model import random_model
-from x2sam_ros.evaluation.hardware import MIB, wait_for
+from x2sam_ros.evaluation.hardware import wait_for
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.config import preset
 from x2sam_ros.model.conversation import Media

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.unit.test_import_law import MAY_IMPORT, VALUES
 from x2sam_ros.config import TrainConfig
+from x2sam_ros.ros.interface import ACTIONS, SERVICES, TOPICS, Endpoint, Topic
 from x2sam_ros.ros.params import ParameterSpec, parameter_specs
 from x2sam_ros.training.prompts import PROMPT_ODDS, TEXT_ODDS
 
@@ -31,10 +32,35 @@ def _accepted(spec: ParameterSpec) -> str:
 def parameter_table() -> str:
     """Return the parameters of the node."""
     rows = [
-        (f"`{spec.name}`", f"`{json.dumps(spec.default)}`", _accepted(spec), spec.description.replace("<", r"\<"))
+        (
+            f"`{spec.name}`",
+            f"`{json.dumps(spec.default)}`",
+            _accepted(spec),
+            "live" if spec.live else "",
+            spec.description.replace("<", r"\<"),
+        )
         for spec in parameter_specs()
     ]
-    return _table(("parameter", "default", "accepts", "what it is"), rows)
+    return _table(("parameter", "default", "accepts", "", "what it is"), rows)
+
+
+def topic_table(direction: str) -> str:
+    """Return the topics that the node subscribes to ("in") or publishes ("out")."""
+    rows = [
+        (f"`{topic.name}`", f"`{topic.type}`", topic.qos, "yes" if topic.each_camera else "", _about(topic))
+        for topic in TOPICS
+        if topic.direction == direction
+    ]
+    return _table(("topic", "type", "QoS", "each camera", "what it is"), rows)
+
+
+def _about(topic: Topic) -> str:
+    return f"{topic.about}; where {topic.when}" if topic.when else topic.about
+
+
+def endpoint_table(kind: str, endpoints: Sequence[Endpoint]) -> str:
+    """Return the services or actions."""
+    return _table((kind, "type", "what it does"), [(f"`{e.name}`", f"`{e.type}`", e.about) for e in endpoints])
 
 
 def phase_table() -> str:
@@ -67,6 +93,10 @@ def import_table() -> str:
 
 
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("docs/ros_interface.md", "subscriptions"): lambda: topic_table("in"),
+    ("docs/ros_interface.md", "publications"): lambda: topic_table("out"),
+    ("docs/ros_interface.md", "services"): lambda: endpoint_table("service", SERVICES),
+    ("docs/ros_interface.md", "actions"): lambda: endpoint_table("action", ACTIONS),
     ("docs/ros_interface.md", "parameters"): parameter_table,
     ("docs/training.md", "phases"): phase_table,
     ("docs/training.md", "prompts"): prompt_odds_table,

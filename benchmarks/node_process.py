@@ -31,7 +31,7 @@ CHEAP_NODE = (str(Path(__file__).with_name("cheap_node.py")),)
 REAL_NODE = ("-m", "x2sam_ros.ros.node")
 JPEG_QUALITY = 90
 
-PROFILES = Path(os.environ.get("X2SAM_PROFILES", str(Path(__file__).resolve().parents[1] / "config/fastdds.xml")))
+PROFILES = Path(__file__).resolve().parents[1] / "config/fastdds.xml"
 """Shared memory that holds whole images."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -71,6 +71,12 @@ class NodeProcess:
     @property
     def resident_mib(self) -> float:
         return int(self._proc("statm").read_text().split()[1]) * _PAGE / 2**20
+
+    @property
+    def anonymous_mib(self) -> float:
+        """Resident size without libraries and shared memory: what the process has allocated."""
+        lines = self._proc("status").read_text().splitlines()
+        return float(next((line.split()[1] for line in lines if line.startswith("RssAnon:")), "nan")) / 1024
 
     @property
     def cpu_s(self) -> float:

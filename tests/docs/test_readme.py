@@ -33,7 +33,7 @@ TREE_FOLDERS = ("benchmarks", "config", "launch", "msg", "plugins", "scripts", "
 TREE_SUFFIXES = (".py", ".msg", ".srv", ".yaml", ".toml", "")
 PERFORMANCE = (
     *("bench", "streaming", "memory", "stages", "prompts-beside"),
-    *("conversations", "memory-policies", "instances", "profiles"),
+    *("conversations", "memory-policies", "instances", "profiles", "node"),
 )
 MEASURED = [
     *[("README.md", name) for name in ("nano-scores", "parity")],

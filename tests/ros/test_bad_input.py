@@ -17,6 +17,8 @@ pytest.importorskip("rclpy", reason="rclpy is not installed; run through scripts
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PointStamped
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import String
@@ -272,6 +274,19 @@ def test_a_thousand_prompts_a_second(bench: Bench) -> None:
     bench.told("model", "problem.rejected prompt=")
     assert "4 prompts are waiting already" in bench.log.read_text()
     assert len(bench.log.read_text().splitlines()) - lines < 200, "the log does not flood"
+    bench.unharmed()
+
+
+def test_a_parameter_of_a_type_that_there_is_not(bench: Bench) -> None:
+    strange = [Parameter(name="log_period_s", value=ParameterValue(type=77))]
+    for kind, name in ((SetParameters, "set_parameters"), (SetParametersAtomically, "set_parameters_atomically")):
+        service = bench.client.create_client(kind, f"{NODE}/{name}")
+        bench.client.wait(service.service_is_ready)
+        reply = service.call_async(kind.Request(parameters=strange))
+        bench.client.wait(reply.done)
+        [result] = getattr(reply.result(), "results", None) or [reply.result().result]
+        assert not result.successful and "77 is not a valid" in result.reason
+    bench.told("model", "problem.request=2")
     bench.unharmed()
 
 

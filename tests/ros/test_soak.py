@@ -15,7 +15,7 @@ from tests.ros.harness import ROOT
 
 
 def test_a_looping_recording_with_services_and_goals(tmp_path: Path) -> None:
-    options = ("--minutes", "0.2", "--loop-s", "2", "--tolerance", "0.1", "--plot", str(tmp_path / "soak.png"))
+    options = ("--minutes", "0.25", "--loop-s", "2", "--tolerance", "0.1", "--plot", str(tmp_path / "soak.png"))
     run = subprocess.run(
         [sys.executable, "benchmarks/node_soak.py", *options],
         cwd=ROOT,

@@ -303,9 +303,7 @@ class Session:
         """
         state = load_state(path, self._model, self._config, self._policy)
         if excess := self._roster.excess(state.groups):
-            raise SavedSessionError(
-                f"{path} does not fit here: {excess}, or do without it and give the prompts again"
-            )
+            raise SavedSessionError(f"{path} does not fit here: {excess}, or do without it and give the prompts again")
         return state
 
     def resume(self, state: SessionState) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ THRESHOLD_NODE = [str(ROOT / "tests/ros/threshold_session.py")]
 REAL_NODE = ["-m", "x2sam_ros.ros.node"]
 CAMERA = "/camera/image_raw"
 HEIGHT, WIDTH = 96, 128
+_NUMBERS = itertools.count(os.getpid())  # of graphs
 
 
 def picture() -> np.ndarray:
@@ -113,8 +115,8 @@ ClientType = TypeVar("ClientType", bound=Client)
 
 @contextmanager
 def own_graph(monkeypatch: Any, kind: type[ClientType] = Client) -> Iterator[ClientType]:  # type: ignore[assignment]
-    """Join a ROS graph that nobody else is in."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + os.getpid() % 70))
+    """Join a ROS graph that nobody else is in, nor was lately: a node that was killed stays in it for its lease."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + next(_NUMBERS) % 70))
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
     rclpy.init()
     client = kind()

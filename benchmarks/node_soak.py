@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
+import signal
 import sys
 import time
 from collections import Counter
@@ -24,7 +26,7 @@ from action_msgs.msg import GoalStatus
 from node_process import CHEAP_NODE, NODE, Camera, Ear, NodeProcess, load_average, own_graph, running, scenery, stamp_of
 from rclpy.action import ActionClient
 from std_srvs.srv import Trigger
-from tables import hardware_line, number, print_table
+from tables import number, print_table
 
 from x2sam_ros.action import Follow
 from x2sam_ros.msg import Prompt, TrackedMaskArray
@@ -308,6 +310,7 @@ def main() -> int:
     parser.add_argument("--plot", type=Path, help="where the plot goes")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
     ledger = Ledger()
     with own_graph() as ear, running(ear, CHEAP_NODE) as process:
         try:
@@ -321,7 +324,7 @@ def main() -> int:
     if not ledger.samples:
         return 1
     before_mib, growth = judge(ledger, options.tolerance)
-    print(f"{hardware_line('cpu')}, {load_average()}  ")
+    print(f"{os.cpu_count()} cores, {load_average()}  ")
     report(ledger, before_mib, growth, options.markdown)
     if options.plot is not None:
         plot(ledger.samples, before_mib, options.tolerance, options.plot)

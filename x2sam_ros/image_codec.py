@@ -267,12 +267,15 @@ def unpack_picture(format_name: str, data: ImageBytes, flags: int) -> MatLike:
         flags: of ``cv2.imdecode``.
 
     Raises:
-        FrameError: the data is empty, truncated or not an image.
+        FrameError: the data is empty, truncated or not an image, or a JPEG or PNG is said to be enormous.
     """
     packed = np.frombuffer(data, np.uint8)
     if packed.size == 0:
         raise FrameError(f"compressed image ({format_name or 'no format'}) has no data; check the camera driver")
     raw = packed.tobytes()
+    width, height = _announced_size(raw)
+    if width * height > MAX_IMAGE_PIXELS:  # a few kilobytes may unpack to gigabytes
+        raise FrameError(f"compressed image ({format_name}) is {width}x{height}, more than {MAX_IMAGE_PIXELS} pixels")
     # libjpeg fills what is missing with grey and only prints a warning. No entropy-coded data contains these two
     # markers, so a whole JPEG always ends its last scan; a truncated one does not.
     if raw[:2] == b"\xff\xd8" and raw.rfind(b"\xff\xd9") < raw.rfind(b"\xff\xda"):
@@ -284,6 +287,21 @@ def unpack_picture(format_name: str, data: ImageBytes, flags: int) -> MatLike:
     if image is None:
         raise FrameError(f"compressed image ({format_name}, {len(raw)} bytes) is corrupt or not JPEG or PNG")
     return image
+
+
+def _announced_size(raw: bytes) -> tuple[int, int]:
+    """Read width and height from the header of a PNG or a JPEG; zeros where there are none."""
+    if raw.startswith(b"\x89PNG") and len(raw) >= 24:
+        width, height = struct.unpack_from(">II", raw, 16)
+        return width, height
+    place = 2 if raw.startswith(b"\xff\xd8") else len(raw)
+    while place + 9 <= len(raw) and raw[place] == 0xFF:
+        marker, length = struct.unpack_from(">xBH", raw, place)
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a frame: the others are tables
+            height, width = struct.unpack_from(">HH", raw, place + 5)
+            return width, height
+        place += 1 if marker == 0xFF else 2 + length
+    return 0, 0
 
 
 def _narrowed(samples: MatLike) -> Uint8Array:

@@ -203,6 +203,19 @@ def test_broken_compressed_images_are_named(name: str, data: bytes, message: str
         decode_compressed(name, data)
 
 
+@pytest.mark.parametrize("padding", [b"", b"\xff\xff"])
+@pytest.mark.parametrize("extension", [".jpg", ".png"])
+def test_a_small_file_that_says_it_is_enormous_is_not_unpacked(extension: str, padding: bytes) -> None:
+    small = cv2.imencode(extension, np.zeros((64, 96, 3), np.uint8))[1].tobytes()
+    if extension == ".jpg":  # markers may be padded
+        frame = small.index(b"\xff\xc0")
+        said = small[:frame] + padding + small[frame : frame + 5] + struct.pack(">HH", 9000, 10000) + small[frame + 9 :]
+    else:
+        said = small[:16] + struct.pack(">II", 10000, 9000) + small[24:]
+    with pytest.raises(FrameError, match="is 10000x9000, more than 50000000 pixels"):
+        decode_compressed(extension, said)
+
+
 def _metres() -> np.ndarray:
     """float32 (12, 16), whole millimetres, with what cameras send where they see nothing."""
     depth = np.random.default_rng(4).integers(1, 65536, (HEIGHT, WIDTH)).astype(np.float64) / 1000

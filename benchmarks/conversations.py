@@ -20,7 +20,7 @@ from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.scenes import Clip, generate_clip, referring_phrases, region_prompt
 from x2sam_ros.types import Frame, GroundingStatus, Prompt, TextPrompt

@@ -23,7 +23,7 @@ from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS, StreamSession
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.training.scenes import Clip, distinct, generate_clip, referring_phrases, region_prompt
 from x2sam_ros.types import BoolArray, Frame, MaskPrompt, Prompt, TextPrompt, Uint8Array
 

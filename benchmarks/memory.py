@@ -21,7 +21,7 @@ from x2sam_ros.config import SceneConfig
 from x2sam_ros.engine.frame_buffer import MIB
 from x2sam_ros.engine.process_memory import resident_mib
 from x2sam_ros.engine.session import Session
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.types import FrameResult, TargetState
 
 REFERENCE_FRAME = 500

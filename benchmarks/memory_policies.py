@@ -31,7 +31,7 @@ from x2sam_ros.engine.session import Session
 from x2sam_ros.engine.track import Group
 from x2sam_ros.engine.tracker import Seen, Tracker
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.plugins import MEMORY_POLICIES, installed_plugins
 from x2sam_ros.training.scenes import Clip, distinct, generate_clip, referring_phrases, region_prompt

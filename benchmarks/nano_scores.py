@@ -18,7 +18,7 @@ from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import Case, KindScore, StreamSession, evaluate
-from x2sam_ros.evaluation.panoptic import PanopticScore
+from x2sam_ros.evaluation.metrics.panoptic import PanopticScore
 
 MASKS_HEADER = ("kind", "cases", "mean J", "std error", "chance", "absent: no target", "to reach")
 PANOPTIC_HEADER = ("panoptic", "classes", "PQ", "SQ", "RQ", "PQ by chance")

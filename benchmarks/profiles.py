@@ -36,7 +36,7 @@ from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.engine.stepper import Stepper
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.config import SegmentorConfig
 from x2sam_ros.model.int8 import LEAST_WEIGHTS, quantise

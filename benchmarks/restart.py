@@ -26,7 +26,7 @@ from scene_cases import HEIGHT, HELD_OUT_SEED, WIDTH
 from tables import arguments, hardware_line, number, print_table, printed_into
 
 from x2sam_ros.bag.messages import read_tracked_mask_array
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.msg import Prompt, TrackedMaskArray
 from x2sam_ros.srv import SetPrompt
 from x2sam_ros.training.scenes import Clip, generate_clip

@@ -29,7 +29,7 @@ from scene_cases import (
 )
 
 from x2sam_ros.evaluation.generated import Case, Truth
-from x2sam_ros.evaluation.panoptic import Segments
+from x2sam_ros.evaluation.metrics.panoptic import Segments
 from x2sam_ros.training.scenes import (
     Clip,
     ReferringPhrase,

@@ -31,6 +31,10 @@ class BagError(X2SamError):
     """A bag or another input is missing, truncated, empty, or lacks the topic asked for."""
 
 
+class TruthError(X2SamError):
+    """Ground truth is missing, damaged, of another layout, or does not fit the images it belongs to."""
+
+
 class CheckpointError(X2SamError):
     """A checkpoint is missing, corrupt, of another layout or of another size."""
 

@@ -19,7 +19,7 @@ import pytest
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import Case, evaluate
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.samples import FIRST_TRAINING_SEED
 from x2sam_ros.training.scenes import Clip, distinct, generate_clip, region_prompt

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.shared_data import DATA, PARITY
-from x2sam_ros.evaluation.metrics import (
+from x2sam_ros.evaluation.metrics.masks import (
     boundary_accuracy,
     boundary_map,
     cumulative_iou,

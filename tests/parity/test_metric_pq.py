@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from tests.shared_data import PARITY
-from x2sam_ros.evaluation.panoptic import PanopticQuality, Quality, Segments
+from x2sam_ros.evaluation.metrics.panoptic import PanopticQuality, Quality, Segments
 
 FOLDERS = sorted(PARITY.glob("metric_pq*"))
 

@@ -17,7 +17,7 @@ from std_msgs.msg import String
 from tests.ros.harness import REAL_NODE, ROOT, own_graph, running_node
 from x2sam_ros.bag.messages import read_tracked_mask_array
 from x2sam_ros.cli.demo_scene import NUM_FRAMES, write_demo_scene
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.msg import Grounding
 
 

@@ -36,7 +36,7 @@ from x2sam_ros.bag.messages import read_tracked_mask_array
 from x2sam_ros.checkpoint import load
 from x2sam_ros.cli.demo_scene import write_demo_scene
 from x2sam_ros.config import NodeConfig
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.msg import Grounding, Prompt, TrackedMaskArray
 from x2sam_ros.ros.node import open_sessions
 from x2sam_ros.srv import SetPrompt

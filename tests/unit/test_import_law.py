@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "default_plugins": VALUES | {"hookspecs", "model", "engine"},
     "testing": VALUES | {"engine", "model"},
     "bag": VALUES | {"engine", "plugins", "visualise"},
-    "evaluation": VALUES | {"checkpoint", "engine", "model", "plugins", "visualise"},
+    "evaluation": VALUES | {"bag", "checkpoint", "engine", "model", "plugins", "visualise"},
     "training": VALUES | {"engine", "plugins", "model", "checkpoint"},
     "ros": VALUES | {"engine", "plugins", "bag", "checkpoint", "space", "visualise"},
 }

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from x2sam_ros.cli.demo_scene import DemoScene
-    from x2sam_ros.evaluation.metrics import ClipScore
+    from x2sam_ros.evaluation.metrics.masks import ClipScore
     from x2sam_ros.ros.recorder import Answer
     from x2sam_ros.types import Frame, FrameResult, Grounding
 
@@ -70,7 +70,7 @@ def score_targets(run: DemoRun) -> list[TargetScore]:
 
 
 def _score_target(run: DemoRun, prompt: str, grounding: Grounding | None, object_index: int) -> TargetScore:
-    from x2sam_ros.evaluation.metrics import score_clip
+    from x2sam_ros.evaluation.metrics.masks import score_clip
 
     if grounding is None:
         return TargetScore(prompt, "no answer", None)

@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from x2sam_ros.errors import FrameError
-from x2sam_ros.evaluation.metrics import region_similarity
-from x2sam_ros.evaluation.panoptic import PanopticQuality, PanopticScore, Segments
+from x2sam_ros.evaluation.metrics.masks import region_similarity
+from x2sam_ros.evaluation.metrics.panoptic import PanopticQuality, PanopticScore, Segments
 from x2sam_ros.types import BoolArray, ClassListPrompt, Frame, FrameResult, Prompt, Uint8Array
 
 FRAME_INTERVAL_NS = 33_333_333

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.evaluation.results import certain_result
 from x2sam_ros.evaluation.generated import Case, evaluate
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.training.scenes import Clip, generate_clip
 from x2sam_ros.types import (
     BoxPrompt,

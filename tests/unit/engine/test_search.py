@@ -21,7 +21,7 @@ from x2sam_ros.engine.search import Search, find_again, lost_targets
 from x2sam_ros.engine.select import Choice
 from x2sam_ros.engine.session import Session
 from x2sam_ros.engine.track import Group, Target
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.model.memory import MemoryEntry
 from x2sam_ros.types import BoolArray, Frame, Prompt, TargetState
 

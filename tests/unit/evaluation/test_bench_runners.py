@@ -13,7 +13,7 @@ from x2sam_ros.engine.clip import segment_clip
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.bench_model import random_model
 from x2sam_ros.evaluation.bench_runners import merged, naive, per_clip, separate
-from x2sam_ros.evaluation.metrics import region_similarity
+from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.types import TextPrompt
 
 TARGETS = 2

@@ -8,7 +8,7 @@ import pytest
 from tests.unit.evaluation.results import certain_result
 from x2sam_ros.errors import FrameError
 from x2sam_ros.evaluation.generated import Case, Truth, evaluate, evaluate_case, same_words
-from x2sam_ros.evaluation.panoptic import Segments
+from x2sam_ros.evaluation.metrics.panoptic import Segments
 from x2sam_ros.types import ClassListPrompt, Frame, FrameResult, Prompt, TextPrompt
 
 SIZE = (8, 10)

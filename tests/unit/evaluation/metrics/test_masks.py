@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import binary_dilation
 
 from x2sam_ros.errors import FrameError
-from x2sam_ros.evaluation.metrics import (
+from x2sam_ros.evaluation.metrics.masks import (
     boundary_accuracy,
     boundary_map,
     cumulative_iou,

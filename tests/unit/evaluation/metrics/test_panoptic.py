@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from x2sam_ros.errors import FrameError
-from x2sam_ros.evaluation.panoptic import PanopticQuality, Segments
+from x2sam_ros.evaluation.metrics.panoptic import PanopticQuality, Segments
 
 SIZE = (2, 10)
 

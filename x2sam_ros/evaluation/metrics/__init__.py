@@ -1,0 +1,1 @@
+"""Metrics of masks, tracks, panoptic maps and captions: update, merge, compute."""

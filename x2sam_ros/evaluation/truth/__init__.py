@@ -1,0 +1,1 @@
+"""Ground truth: one small reader for each layout, behind one interface."""

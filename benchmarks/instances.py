@@ -16,10 +16,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from scene_cases import HEIGHT, HELD_OUT_SEED, MIN_VISIBLE, UNIQUE_KINDS, WIDTH, Episode, as_prompt
+from scene_cases import HEIGHT, HELD_OUT_SEED, UNIQUE_KINDS, WIDTH, Episode, as_prompt
 from tables import arguments, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.cli.eval_scenes import MIN_VISIBLE
 from x2sam_ros.config import NodeConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS, StreamSession

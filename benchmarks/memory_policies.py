@@ -18,10 +18,11 @@ from itertools import count
 
 import numpy as np
 import torch
-from scene_cases import HELD_OUT_SEED, MIN_VISIBLE, UNIQUE_KINDS, Episode, as_prompt
+from scene_cases import HELD_OUT_SEED, UNIQUE_KINDS, Episode, as_prompt
 from tables import arguments, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.cli.eval_scenes import MIN_VISIBLE
 from x2sam_ros.config import EngineConfig
 from x2sam_ros.engine.grounding import Grounder, Picture, View
 from x2sam_ros.engine.mask_memory import MaskMemory

@@ -9,6 +9,7 @@ from itertools import product
 import cv2
 import numpy as np
 
+from x2sam_ros.cli.eval_scenes import HEIGHT, HELD_OUT_SEED, WIDTH, first_visible
 from x2sam_ros.config import SceneConfig
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS, Case, Truth
 from x2sam_ros.image_codec import decode_compressed
@@ -24,15 +25,8 @@ from x2sam_ros.training.scenes import (
 )
 from x2sam_ros.types import BoxPrompt, ClassListPrompt, Frame, PointPrompt, Prompt, TextPrompt
 
-HELD_OUT_SEED = 500_000
-"""First seed of the evaluation, counted up by one; training draws none below training.samples.FIRST_TRAINING_SEED."""
-
-HEIGHT, WIDTH = 480, 640
 MOTION_FRAMES = 16
 """Length of the clips that motion phrases are drawn from; the model sees their first frame."""
-
-MIN_VISIBLE, MIN_AREA = 0.5, 0.003
-"""What makes an object fit to be prompted: its visible share, and its share of the image."""
 
 CLIP_SHOWN = slice(0, 8, 2)
 """Frames of a clip that the language model is shown: as many, and as far apart, as in training."""
@@ -58,13 +52,6 @@ class Episode:
 def object_truth(clip: Clip, index: int) -> Truth:
     """Return the truth of a prompt for one object, whatever its target is called."""
     return Truth("", clip.labels == index + 1)
-
-
-def first_visible(clip: Clip, index: int) -> int | None:
-    """Return the first frame on which an object is fit to be prompted."""
-    area = (clip.labels == index + 1).mean(axis=(1, 2))
-    frames = np.flatnonzero((clip.visible[:, index] >= MIN_VISIBLE) & (area >= MIN_AREA))
-    return int(frames[0]) if len(frames) else None
 
 
 def apart(image: Clip) -> list[int]:

@@ -16,8 +16,6 @@ from scene_cases import (
     CLIP_SHOWN,
     HEIGHT,
     HELD_OUT_SEED,
-    MIN_AREA,
-    MIN_VISIBLE,
     WIDTH,
     apart,
     as_prompt,
@@ -28,6 +26,7 @@ from scene_cases import (
     of_every_kind,
 )
 
+from x2sam_ros.cli.eval_scenes import MIN_AREA, MIN_VISIBLE
 from x2sam_ros.evaluation.generated import Case, Truth
 from x2sam_ros.evaluation.metrics.panoptic import Segments
 from x2sam_ros.training.scenes import (

@@ -35,12 +35,20 @@ class TruthError(X2SamError):
     """Ground truth is missing, damaged, of another layout, or does not fit the images it belongs to."""
 
 
+class ResultsError(X2SamError):
+    """A results file is missing, damaged or of another format, or two of them have nothing to compare."""
+
+
 class CheckpointError(X2SamError):
     """A checkpoint is missing, corrupt, of another layout or of another size."""
 
 
 class SavedSessionError(X2SamError):
     """A saved session is missing, damaged, or belongs to another model or configuration."""
+
+
+class NodeError(X2SamError):
+    """A running node is not there, not active, cannot be heard, or ended."""
 
 
 class PluginError(X2SamError):

@@ -77,12 +77,30 @@ def draw_overlay(image: Uint8Array, result: FrameResult, alpha: float = 0.4) -> 
     ):
         colour = target_colour(int(target_id))
         text = " ".join(f"#{target_id} {label} {score:.2f}{_STATE_NOTES[state]}".split())
-        corner = _paint(canvas, mask, colour, alpha)
-        if corner is None:
+        if not draw_mask(canvas, mask, colour, text, alpha):
+            _caption(canvas, text, (0, canvas.shape[0] - unseen * _line_height(canvas)), colour)
             unseen += 1
-            corner = (0, canvas.shape[0] - (unseen - 1) * _line_height(canvas))
-        _caption(canvas, text, corner, colour)
     return canvas
+
+
+def draw_mask(canvas: Uint8Array, mask: BoolArray, colour: Rgb, text: str, alpha: float = 0.4) -> bool:
+    """Draw a mask with a contour and a caption on an image, in place.
+
+    Args:
+        canvas: uint8 (H, W, 3), RGB.
+        mask: bool (H, W).
+        colour: of the mask, the contour and the caption.
+        text: the caption.
+        alpha: share of the colour inside the mask, 0 to 1.
+
+    Returns:
+        Whether there was anything to draw; an empty mask gets no caption.
+    """
+    corner = _paint(canvas, mask, colour, alpha)
+    if corner is None:
+        return False
+    _caption(canvas, text, corner, colour)
+    return True
 
 
 def contact_sheet(

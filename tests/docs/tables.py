@@ -9,6 +9,9 @@ from pathlib import Path
 
 from tests.unit.test_import_law import MAY_IMPORT, VALUES
 from x2sam_ros.config import TrainConfig
+from x2sam_ros.evaluation.metrics.names import METRICS
+from x2sam_ros.evaluation.prompting import PROMPTS
+from x2sam_ros.evaluation.truth.open import LAYOUTS
 from x2sam_ros.ros.interface import ACTIONS, SERVICES, TOPICS, Endpoint, Topic
 from x2sam_ros.ros.params import ParameterSpec, parameter_specs
 from x2sam_ros.training.prompts import PROMPT_ODDS, TEXT_ODDS
@@ -92,6 +95,25 @@ def import_table() -> str:
     return _table(("room", "may import"), rows)
 
 
+def layout_table() -> str:
+    """Return the layouts of ground truth that can be read."""
+    return _table(("layout", "what is looked for"), [(f"`{name}`", needs) for name, needs in LAYOUTS.items()])
+
+
+def prompt_table() -> str:
+    """Return how each kind of dataset can be asked."""
+    return _table(("kind", "prompts"), [(kind.value, ", ".join(prompts)) for kind, prompts in PROMPTS.items()])
+
+
+def metric_table() -> str:
+    """Return the numbers of an evaluation."""
+    rows = [
+        (f"`{info.name}`", info.meaning, info.unit, "" if info.higher_is_better else "lower")
+        for info in METRICS.values()
+    ]
+    return _table(("number", "what it is", "unit", "better"), rows)
+
+
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/ros_interface.md", "subscriptions"): lambda: topic_table("in"),
     ("docs/ros_interface.md", "publications"): lambda: topic_table("out"),
@@ -101,6 +123,9 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/training.md", "phases"): phase_table,
     ("docs/training.md", "prompts"): prompt_odds_table,
     ("docs/architecture.md", "import-law"): import_table,
+    ("docs/evaluation.md", "layouts"): layout_table,
+    ("docs/evaluation.md", "prompts"): prompt_table,
+    ("docs/evaluation.md", "metrics"): metric_table,
 }
 """(page, name of its markers) to what stands between them."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import is_dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 
 from x2sam_ros.bag.messages import read_grounding, read_tracked_mask_array
-from x2sam_ros.errors import FrameError
+from x2sam_ros.errors import FrameError, PromptError
 from x2sam_ros.msg import Grounding as GroundingMsg
 from x2sam_ros.msg import Prompt, TrackedMaskArray
 from x2sam_ros.rle import encode_rle
@@ -130,6 +131,42 @@ def test_several_regions_are_one_prompt_for_vgdseg() -> None:
     assert [region.point_labels.tolist() for region in clicks.prompt.regions] == [[1, 0], [1, 0]]
     for single in (read(**places, task="vgdseg", point_labels=[1, 0, 0]), read(**places, point_labels=[1, 0, 1])):
         assert isinstance(single, Submit) and isinstance(single.prompt, PointPrompt)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Compare prompts, arrays in them too."""
+    if isinstance(a, np.ndarray):
+        return np.array_equal(a, b)
+    if isinstance(a, tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and (all(same(v, vars(b)[k]) for k, v in vars(a).items()) if is_dataclass(a) else a == b)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        TextPrompt("p", None, 3_000_000_005, text="which one is hot?", task=Task.REASEG),
+        CaptionPrompt("p"),
+        ClassListPrompt("p", classes=("cup", "sky"), stuff=("sky",)),
+        PointPrompt("p", 7, points_px=np.array([[1.5, 2.0], [3.0, 4.25]]), point_labels=np.array([1, 0])),
+        BoxPrompt("p", box_px=np.array([1.0, 2.0, 3.5, 4.0])),
+        MaskPrompt("p", mask=np.eye(4, 6, dtype=bool)),
+        RegionsPrompt("p", regions=tuple(BoxPrompt(box_px=np.array([i, 0.0, i + 2.0, 3.0])) for i in range(2))),
+        RegionsPrompt("p", regions=tuple(PointPrompt(points_px=np.array([[i, 1.0]])) for i in range(3))),
+    ],
+    ids=lambda prompt: type(prompt).__name__,
+)
+def test_prompts_survive_the_wire(prompt: Any) -> None:
+    message = over_the_wire(convert.from_prompt(prompt, "/camera"))
+    request = convert.request_from_prompt(message, lambda word: word)
+    assert isinstance(request, Submit) and request.camera == "/camera" and same(request.prompt, prompt)
+
+
+def test_what_a_message_cannot_ask_for_is_refused() -> None:
+    drawn, box = MaskPrompt(mask=np.eye(4, dtype=bool)), BoxPrompt(box_px=np.array([1.0, 2.0, 3.0, 4.0]))
+    for regions, labels, said in (((drawn, drawn), (), "prompt of its own"), ((box, box), ("a", "b"), "labels away")):
+        with pytest.raises(PromptError, match=said):
+            convert.from_prompt(RegionsPrompt("p", regions=regions, labels=labels))
 
 
 def test_remove_and_reset_are_read() -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from x2sam_ros.checkpoint.hub import find_path, is_hub_id
-from x2sam_ros.checkpoint.manifest import MANIFEST_FILE, check_manifest, noted_sha256, write_manifest
+from x2sam_ros.checkpoint.manifest import MANIFEST_FILE, check_manifest, noted_sha256, sha256, write_manifest
 from x2sam_ros.checkpoint.settings import CONFIG_FILE
 from x2sam_ros.checkpoint.source import TensorInfo, TensorSource, holds_tensors, shorten
 from x2sam_ros.checkpoint.writer import pieces, write_safetensors
@@ -79,6 +79,19 @@ def load_model(
         quantise(model.segmentor)
     model.identity = noted_sha256(folder, WEIGHTS_FILE)
     return model.eval().requires_grad_(False)
+
+
+def weights_sha256(preset_or_folder: str | Path) -> str:
+    """Return the SHA-256 of a checkpoint's weights: as its manifest notes it, else of the file, which is then read.
+
+    Raises:
+        ConfigError: the preset is unknown.
+        CheckpointError: there is no such folder, or no weights in it.
+    """
+    folder = _find(preset_or_folder)
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise CheckpointError(f"{folder} has no {WEIGHTS_FILE}; expected {', '.join(FOLDER_FILES)}")
+    return noted_sha256(folder, WEIGHTS_FILE) or sha256(folder / WEIGHTS_FILE)
 
 
 def order_weights(model: nn.Module) -> None:

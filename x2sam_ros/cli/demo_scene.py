@@ -65,29 +65,20 @@ def write_demo_scene(bag: Path) -> DemoScene:
 
     The typed object and the clicked one are the two that are seen best throughout.
     """
+    from x2sam_ros.evaluation.shown_regions import deepest_point
     from x2sam_ros.training.scenes import distinct, generate_clip
 
     clip = generate_clip(SEED, NUM_FRAMES, HEIGHT, WIDTH)
     known = [k for k in range(len(clip.objects)) if distinct(clip, k)]
     text_object, click_object = sorted(known, key=lambda k: -clip.visible[:, k].min())[:2]
     named = clip.objects[text_object]
-    click_px = _deepest_point(clip.labels[CLICK_FRAME] == click_object + 1)
+    click_px = deepest_point(clip.labels[CLICK_FRAME] == click_object + 1)
     scene = DemoScene(bag, clip, f"the {named.colour} {named.shape}", text_object, click_px, click_object)
     if (bag / "metadata.yaml").is_file():
         shutil.rmtree(bag)
     bag.parent.mkdir(parents=True, exist_ok=True)
     _write_bag(scene)
     return scene
-
-
-def _deepest_point(mask: npt.NDArray[np.bool_]) -> tuple[int, int]:
-    """Return x, y of the pixel farthest from the mask's edge, where a person would click."""
-    import cv2
-    import numpy as np
-
-    distance = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    return int(x) - 1, int(y) - 1
 
 
 def _write_bag(scene: DemoScene) -> None:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.evaluation.bench_report import BenchReport, headline
+from x2sam_ros.evaluation.figure import INK, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 FORMATS = (".svg", ".png")
-INK = "#808080"
-"""Text and axes: readable on white and on black, so that the picture needs no background of its own."""
-
 STYLES = {
     "separate": ("#2b8cff", "o-"),
     "merged": ("#18a999", "s-"),
@@ -42,29 +39,14 @@ def plot_bench(report: BenchReport, path: Path) -> None:
         ConfigError: the name says neither.
     """
     check_plot_path(path)
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    quiet: dict[str, Any] = {"svg.hashsalt": "x2sam", "svg.fonttype": "none", "font.size": 9}
-    quiet |= dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK)
-    with matplotlib.rc_context(cast(Any, quiet)):
-        panels = 1 + 2 * bool(report.length)
-        figure, axes = pyplot.subplots(1, panels, figsize=(4.2 * panels, 3.6), layout="constrained", squeeze=False)
+    panels = 1 + 2 * bool(report.length)
+    with drawing(path, 1, panels, (4.2 * panels, 3.6)) as (figure, axes):
         _costs(report, axes[0, 0])
         if report.length:
             _lengths(report, axes[0, 1], axes[0, 2])
         for axis in axes.flat:
-            axis.patch.set_alpha(0)
-            axis.grid(color=INK, alpha=0.25, linewidth=0.6)
             axis.legend(frameon=False, fontsize=8)
         figure.suptitle(headline(report), fontsize=8)
-        fresh = path.with_name(f".{path.stem}.new{path.suffix}")
-        metadata = {"Date": None} if path.suffix.lower() == ".svg" else {}
-        figure.savefig(fresh, dpi=150, transparent=True, metadata=metadata)
-        pyplot.close(figure)
-        os.replace(fresh, path)
 
 
 def _costs(report: BenchReport, axes: Axes) -> None:

@@ -268,8 +268,8 @@ def _summarise(kind: str, scores: list[CaseScore]) -> KindScore:
         exact_share=_mean(exact),
         exact_error=_error(exact),
         majority_share=max(answers.values()) / len(exact) if answers else _NAN,
-        panoptic=own.compute() if judged else None,
-        panoptic_chance=guessed.compute() if judged else None,
+        panoptic=own.quality() if judged else None,
+        panoptic_chance=guessed.quality() if judged else None,
     )
 
 

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from x2sam_ros.errors import TruthError
-from x2sam_ros.rle import decode_rle, encode_rle, from_coco, to_coco
+from x2sam_ros.rle import encode_rle, to_coco
 from x2sam_ros.types import BoolArray
 
 FORMAT = "x2sam-predictions-1"
@@ -76,6 +78,7 @@ class FramePrediction:
         published_ns: when the answer was there, on the clock of the stamps: the stamp plus what a robot waits. Equal to
             ``stamp_ns`` plus latency for a replay, and measured live.
         is_lost: whether no answer came at all (live only); then there is no mask.
+        source: topic or file of the image, by which its ground truth is found.
     """
 
     frame_index: int
@@ -85,10 +88,23 @@ class FramePrediction:
     latency_ms: float = 0.0
     published_ns: int = 0
     is_lost: bool = False
+    source: str = ""
 
     def mask(self, predicted: PredictedMask) -> BoolArray:
-        """Decode one of its masks, bool (H, W)."""
-        return decode_rle(from_coco({"size": list(self.size), "counts": predicted.rle.encode()}), *self.size)
+        """Decode one of its masks, bool (H, W).
+
+        Raises:
+            TruthError: it leaves the image.
+        """
+        try:
+            columns = coco_mask.decode({"size": list(self.size), "counts": predicted.rle})
+        except ValueError as error:
+            raise TruthError(
+                f"the mask of target {predicted.target_id} on frame {self.frame_index} leaves "
+                f"its {self.size[1]}x{self.size[0]} pixels; remove its file of predictions, and it is made again"
+            ) from error
+        mask: BoolArray = cv2.transpose(columns.T).view(np.bool_)  # column by column as runs are; cv2 transposes fast
+        return mask
 
     def mask_of_prompt(self, prompt_id: str) -> BoolArray:
         """Unite the masks of all targets that answer a prompt, bool (H, W)."""

@@ -18,7 +18,7 @@ from x2sam_ros.msg import Grounding as GroundingMsg
 from x2sam_ros.msg import Prompt as PromptMsg
 from x2sam_ros.msg import TrackedMask, TrackedMaskArray
 from x2sam_ros.plugins import TASK_HEADS, installed_plugins
-from x2sam_ros.rle import decode_rle
+from x2sam_ros.rle import decode_rle, encode_rle
 from x2sam_ros.ros.image_bridge import Bridge, CvBridge, Picture, to_rgb
 from x2sam_ros.ros.requests import Reject, Remove, RemovePrompt, Request, Reset, Submit
 from x2sam_ros.types import (
@@ -32,6 +32,7 @@ from x2sam_ros.types import (
     MaskPrompt,
     PointPrompt,
     Prompt,
+    RegionPrompt,
     RegionsPrompt,
     Task,
     TextPrompt,
@@ -161,6 +162,56 @@ def _read_task(name: str) -> str:
     if name not in known:
         raise PromptError(f"task is {name!r}, expected '' or one of: {', '.join(known)}")
     return name
+
+
+def from_prompt(prompt: Prompt, camera: str = "") -> PromptMsg:
+    """Write a prompt as our own message, which ``request_from_prompt`` reads as the same prompt.
+
+    Args:
+        prompt: what is asked; its stamp is copied.
+        camera: image topic it refers to; '' where the node has one.
+
+    Raises:
+        PromptError: the message cannot say it: names of regions, several masks, or regions of more than one click.
+    """
+    message = PromptMsg(prompt_id=prompt.prompt_id, camera=camera, task=prompt.task_name)
+    message.image_stamp = to_header(prompt.stamp_ns or 0, "").stamp
+    if prompt.target_id is not None:
+        message.action, message.target_id = PromptMsg.ACTION_REFINE, prompt.target_id
+    if isinstance(prompt, TextPrompt):
+        message.kind, message.text = PromptMsg.KIND_TEXT, prompt.text
+    elif isinstance(prompt, CaptionPrompt):
+        message.kind = PromptMsg.KIND_TEXT
+    elif isinstance(prompt, ClassListPrompt):
+        message.kind, message.classes, message.stuff_classes = PromptMsg.KIND_CLASSES, prompt.classes, prompt.stuff
+    else:
+        _write_regions(prompt, message)
+    return message
+
+
+def _write_regions(prompt: RegionPrompt | RegionsPrompt, message: PromptMsg) -> None:
+    regions = prompt.regions if isinstance(prompt, RegionsPrompt) else (prompt,)
+    first = regions[0]
+    if isinstance(first, MaskPrompt) and len(regions) == 1:
+        message.kind, message.mask_rle = PromptMsg.KIND_MASK, messages.pack_array(encode_rle(first.mask))
+        message.mask_height, message.mask_width = first.mask.shape
+    elif all(isinstance(region, BoxPrompt) for region in regions):
+        corners = np.concatenate([region.box_px for region in regions if isinstance(region, BoxPrompt)])
+        message.kind, message.boxes_px = PromptMsg.KIND_BOX, messages.pack_array(corners.astype(np.float32))
+    elif all(
+        isinstance(region, PointPrompt) and (region is prompt or len(region.points_px) == 1) for region in regions
+    ):
+        clicks = [region for region in regions if isinstance(region, PointPrompt)]
+        points_px = np.concatenate([region.points_px.reshape(-1) for region in clicks])
+        labels = np.concatenate([np.asarray(region.point_labels, np.uint8) for region in clicks])
+        message.kind, message.points_px = PromptMsg.KIND_POINTS, messages.pack_array(points_px.astype(np.float32))
+        message.point_labels = messages.pack_array(labels)
+    else:
+        raise PromptError(
+            "a message has one mask, boxes, or single clicks; give every other region a prompt of its own"
+        )
+    if isinstance(prompt, RegionsPrompt) and prompt.labels:
+        raise PromptError("a message cannot name the regions of a prompt; leave the labels away")
 
 
 def request_from_text(message: String, new_id: Callable[[str], str], camera: str = "") -> Request:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 import rclpy
+from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -20,6 +21,9 @@ from x2sam_ros.types import FrameResult, Grounding
 
 QUEUE_DEPTH = 200
 """Messages that may wait while this process is busy; a recording must not be what loses them."""
+
+SPIN_PERIOD_S = 0.05
+"""How long one wait for messages lasts at most."""
 
 
 class Answer(NamedTuple):
@@ -43,28 +47,36 @@ class Recorder(Node):
 
     Args:
         target: full name of the node to listen to.
+        name: of this one.
+        context: of rclpy; the global one by default.
     """
 
-    def __init__(self, target: str = "/x2sam_node") -> None:
-        super().__init__("x2sam_recorder")
+    def __init__(
+        self, target: str = "/x2sam_node", name: str = "x2sam_recorder", context: Context | None = None
+    ) -> None:
+        super().__init__(name, context=context)
         self.is_ready = False
         self.last_heard_s = time.monotonic()
         self._masks: list[tuple[TrackedMaskArray, int]] = []
         self._groundings: list[GroundingMsg] = []
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self.create_subscription(Bool, f"{target}/ready", self._on_ready, latched)
-        self.create_subscription(TrackedMaskArray, f"{target}/masks", self._on_masks, QUEUE_DEPTH)
         self.create_subscription(GroundingMsg, f"{target}/groundings", self._groundings.append, QUEUE_DEPTH)
-        self._executor = SingleThreadedExecutor()
+        self._executor = SingleThreadedExecutor(context=context)
         self._executor.add_node(self)
+
+    def hear_masks(self, topic: str) -> None:
+        """Subscribe to the masks of a camera."""
+        self.create_subscription(TrackedMaskArray, topic, self._on_masks, QUEUE_DEPTH)
 
     def spin_while(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         """Listen as long as the condition holds; False when it still held after ``timeout_s``."""
         end_s = time.monotonic() + timeout_s
         while condition():
-            if time.monotonic() > end_s:
+            left_s = end_s - time.monotonic()
+            if left_s <= 0:
                 return False
-            self._executor.spin_once(timeout_sec=0.05)
+            self._executor.spin_once(timeout_sec=min(left_s, SPIN_PERIOD_S))
         return True
 
     def spin_until_quiet(self, quiet_s: float, timeout_s: float) -> None:
@@ -91,6 +103,11 @@ class Recorder(Node):
         """Decode what became of the prompts, in the order it came."""
         return [read_grounding(message) for message in self._groundings]
 
+    def close(self) -> None:
+        """Leave the ROS graph."""
+        self._executor.shutdown()
+        self.destroy_node()
+
     def _on_ready(self, message: Bool) -> None:
         self.is_ready = message.data
 
@@ -104,8 +121,8 @@ def open_recorder(target: str = "/x2sam_node") -> Iterator[Recorder]:
     """Join the ROS graph as a recorder and leave it at the end."""
     rclpy.init()
     try:
-        recorder = Recorder(target)
-        yield recorder
-        recorder.destroy_node()
+        with closing(Recorder(target)) as recorder:
+            recorder.hear_masks(f"{target}/masks")
+            yield recorder
     finally:
         rclpy.try_shutdown()

@@ -10,7 +10,8 @@ import pytest
 
 from tests.unit.evaluation.bench_reports import report
 from x2sam_ros.errors import ConfigError
-from x2sam_ros.evaluation.bench_plot import INK, plot_bench
+from x2sam_ros.evaluation.bench_plot import plot_bench
+from x2sam_ros.evaluation.figure import INK
 
 
 def test_a_drawing_names_variants_and_needs_no_background(tmp_path: Path) -> None:

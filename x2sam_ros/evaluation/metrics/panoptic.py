@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
 from x2sam_ros.errors import FrameError
+from x2sam_ros.evaluation.metrics.metric import Scores
 from x2sam_ros.types import BoolArray, IntArray
 
 VOID = 0
@@ -42,7 +46,7 @@ class Segments:
     crowds: Collection[int] = ()
 
     def __post_init__(self) -> None:
-        strangers = sorted({*np.unique(self.ids).tolist(), *self.crowds} - {VOID, *self.classes})
+        strangers = sorted({*_run_values(self.ids)[0].tolist(), *self.crowds} - {VOID, *self.classes})
         if strangers or VOID in self.classes or VOID in self.crowds:
             raise FrameError(
                 f"segment {strangers[0] if strangers else VOID} {'has no class' if strangers else 'is void'}; "
@@ -60,14 +64,64 @@ class Segments:
         Raises:
             FrameError: a mask has another shape, or two overlap.
         """
-        ids = np.zeros(size, np.int64)
+        ids = np.zeros(size, np.int32)
         for number, (name, mask) in enumerate(segments, start=1):
             if mask.shape != ids.shape:
                 raise FrameError(f"segment {number} ('{name}') has shape {mask.shape}, expected {ids.shape}")
-            if ids[mask].any():
+            left, top, width, height = cv2.boundingRect(mask.reshape(-1, mask.shape[-1]).view(np.uint8))
+            box = slice(top, top + height), slice(left, left + width)
+            inside, part = mask.reshape(-1, mask.shape[-1])[box], ids.reshape(-1, mask.shape[-1])[box]
+            if part[inside].any():
                 raise FrameError(f"segment {number} ('{name}') overlaps one before it; segments share no pixel")
-            ids[mask] = number
+            part[inside] = number
         return cls(ids, {number: name for number, (name, _) in enumerate(segments, start=1)})
+
+
+@dataclass(frozen=True)
+class SharedPixels:
+    """What is needed to compare a predicted with a true division into segments, without the maps.
+
+    Args:
+        pixels: how many a true and a predicted segment have in common, where they have any; ``VOID`` is listed, too.
+        predicted, truth: class of each segment.
+        crowds: ids of true segments that are crowds.
+    """
+
+    pixels: Mapping[tuple[int, int], int]
+    predicted: Mapping[int, ClassName]
+    truth: Mapping[int, ClassName]
+    crowds: Collection[int] = ()
+
+
+def shared_pixels(predicted: Segments, truth: Segments) -> SharedPixels:
+    """Count the pixels that true and predicted segments share.
+
+    Raises:
+        FrameError: the maps have different shapes.
+    """
+    if predicted.ids.shape != truth.ids.shape:
+        raise FrameError(f"maps to compare have shapes {predicted.ids.shape} and {truth.ids.shape}; resize one")
+    true_runs, own_runs, lengths = _run_values(truth.ids, predicted.ids)
+    true_ids, rows = np.unique(true_runs, return_inverse=True)
+    own_ids, columns = np.unique(own_runs, return_inverse=True)
+    cells, cell_of_run = np.unique(rows * len(own_ids) + columns, return_inverse=True)
+    pixels = np.bincount(cell_of_run, lengths, len(cells)).astype(np.int64).tolist()
+    pairs = zip(true_ids[cells // len(own_ids)].tolist(), own_ids[cells % len(own_ids)].tolist())
+    return SharedPixels(dict(zip(pairs, pixels)), predicted.classes, truth.classes, frozenset(truth.crowds))
+
+
+def _run_values(*maps: IntArray) -> tuple[npt.NDArray[Any], ...]:
+    """Return the value that each map has in every run of pixels in which none of them changes, and the runs' lengths.
+
+    Neighbours mostly are of one segment: there are far fewer runs than pixels to be sorted.
+    """
+    flat = [ids.ravel() for ids in maps]
+    starts = np.ones(flat[0].size, np.bool_)
+    starts[1:] = flat[0][1:] != flat[0][:-1]
+    for values in flat[1:]:
+        starts[1:] |= values[1:] != values[:-1]
+    where = np.flatnonzero(starts)
+    return *(values[where] for values in flat), np.diff(where, append=starts.size)
 
 
 @dataclass(frozen=True)
@@ -138,36 +192,35 @@ class PanopticQuality:
         Raises:
             FrameError: the maps have different shapes.
         """
-        if predicted.ids.shape != truth.ids.shape:
-            raise FrameError(f"maps to compare have shapes {predicted.ids.shape} and {truth.ids.shape}; resize one")
-        common, rows, columns = _common_pixels(truth, predicted)
-        areas, on_void = common.sum(axis=0), common[rows[VOID]]
-        matched: set[int] = set()
-        for true_id, name in truth.classes.items():
-            if true_id in truth.crowds:
+        self.add(shared_pixels(predicted, truth))
+
+    def add(self, shared: SharedPixels) -> None:
+        """Add one picture, or several that count as one, by what its segments share."""
+        predicted, truth, pixels = shared.predicted, shared.truth, shared.pixels
+        areas_true, areas_own = Counter[int](), Counter[int]()
+        for (true_id, own), common in pixels.items():
+            areas_true[true_id] += common
+            areas_own[own] += common
+        found_true, found_own = set(shared.crowds), set()
+        for (true_id, own), common in pixels.items():
+            if true_id in shared.crowds or VOID in (true_id, own) or truth[true_id] != predicted[own]:
                 continue
-            row = rows[true_id]
-            union = areas + common[row].sum() - common[row] - on_void
-            match = next(
-                (
-                    own
-                    for own, its in predicted.classes.items()
-                    if its == name and common[row, columns[own]] > MATCH_IOU * union[columns[own]]
-                ),
-                None,
-            )
-            counts = self._of(name)
-            if match is None:
-                counts.missed += 1
-                continue
-            matched.add(match)
-            counts.found += 1
-            counts.iou += float(common[row, columns[match]] / union[columns[match]])
-        crowd_of = {name: rows[crowd] for crowd, name in truth.classes.items() if crowd in truth.crowds}
-        for own, name in predicted.classes.items():
-            column = columns[own]
-            ignored = on_void[column] + (common[crowd_of[name], column] if name in crowd_of else 0)
-            if own not in matched and not ignored > IGNORED_SHARE * areas[column]:
+            union = areas_true[true_id] + areas_own[own] - common - pixels.get((VOID, own), 0)
+            if common > MATCH_IOU * union:
+                found_true.add(true_id)
+                found_own.add(own)
+                counts = self._of(truth[true_id])
+                counts.found += 1
+                counts.iou += common / union
+        for true_id, name in truth.items():
+            if true_id not in found_true:
+                self._of(name).missed += 1
+        crowd_of = {name: crowd for crowd, name in truth.items() if crowd in shared.crowds}
+        for own, name in predicted.items():
+            ignored = pixels.get((VOID, own), 0)
+            if name in crowd_of:
+                ignored += pixels.get((crowd_of[name], own), 0)
+            if own not in found_own and not ignored > IGNORED_SHARE * areas_own[own]:
                 self._of(name).wrong += 1
 
     def merge(self, other: PanopticQuality) -> None:
@@ -180,9 +233,10 @@ class PanopticQuality:
             own.wrong += counts.wrong
             own.missed += counts.missed
 
-    def compute(self) -> PanopticScore:
-        """Return the quality over all pictures so far."""
-        by_class = {name: counts.quality() for name, counts in self._counts.items()}
+    def quality(self) -> PanopticScore:
+        """Return the quality over all pictures so far, with that of each class."""
+        # In the order of the names, so that the last digit does not depend on the order of merging.
+        by_class = {name: self._counts[name].quality() for name in sorted(self._counts, key=str)}
         return PanopticScore(
             overall=_mean(list(by_class.values())),
             things=_mean([quality for name, quality in by_class.items() if name not in self.stuff]),
@@ -190,19 +244,22 @@ class PanopticQuality:
             by_class=by_class,
         )
 
+    def compute(self) -> Scores:
+        """Return ``pq``, ``sq`` and ``rq`` over all classes, and with ``_things`` and ``_stuff`` over those."""
+        score = self.quality()
+        parts = {"": score.overall, "_things": score.things, "_stuff": score.stuff}
+        return {f"{name}{part}": getattr(its, name) for part, its in parts.items() for name in ("pq", "sq", "rq")}
+
+    def state(self) -> dict[str, Any]:
+        """Return a row of counts for each class; a list, because a class may be a number."""
+        return {"classes": [[name, *astuple(counts)] for name, counts in self._counts.items()]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the counts that ``state`` returned."""
+        self._counts = {name: _Counts(*counts) for name, *counts in state["classes"]}
+
     def _of(self, name: ClassName) -> _Counts:
         return self._counts.setdefault(name, _Counts())
-
-
-def _common_pixels(
-    truth: Segments, predicted: Segments
-) -> tuple[npt.NDArray[np.int64], dict[int, int], dict[int, int]]:
-    """Count the pixels that a true and a predicted segment share; return (true, predicted) and the index of each id."""
-    true_ids, own_ids = (np.array(sorted({VOID, *segments.classes})) for segments in (truth, predicted))
-    rows, columns = np.searchsorted(true_ids, truth.ids.ravel()), np.searchsorted(own_ids, predicted.ids.ravel())
-    cells = np.bincount(rows * len(own_ids) + columns, minlength=len(true_ids) * len(own_ids))
-    common = cells.reshape(len(true_ids), len(own_ids))
-    return common, {int(v): i for i, v in enumerate(true_ids)}, {int(v): i for i, v in enumerate(own_ids)}
 
 
 def _mean(qualities: list[Quality]) -> Quality:

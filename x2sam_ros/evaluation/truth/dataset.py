@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -116,7 +117,8 @@ class Sequence(ABC):
 
     Args:
         name: unique in its dataset; may hold ``/``.
-        objects: everything that is annotated anywhere in the sequence.
+        objects: everything that is annotated anywhere in the sequence; a function that finds out where only the
+            annotations themselves say it.
         expressions: phrases of it.
         captions: reference descriptions, for ``Kind.CAPTIONS``.
     """
@@ -124,11 +126,23 @@ class Sequence(ABC):
     def __init__(
         self,
         name: str,
-        objects: tuple[TrueObject, ...] = (),
+        objects: tuple[TrueObject, ...] | Callable[[], tuple[TrueObject, ...]] = (),
         expressions: tuple[Expression, ...] = (),
         captions: tuple[str, ...] = (),
     ) -> None:
-        self.name, self.objects, self.expressions, self.captions = name, objects, expressions, captions
+        self.name, self.expressions, self.captions = name, expressions, captions
+        self._objects = objects
+
+    @property
+    def objects(self) -> tuple[TrueObject, ...]:
+        """Everything that is annotated anywhere in the sequence.
+
+        Raises:
+            TruthError: they had to be looked for, and an annotation is damaged.
+        """
+        if callable(self._objects):
+            self._objects = self._objects()
+        return self._objects
 
     @abstractmethod
     def frames(self) -> FrameSource:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.ndimage import binary_dilation
 
 from x2sam_ros.errors import FrameError
@@ -71,14 +73,36 @@ def test_f_forgives_the_tolerance_and_no_more() -> None:
     assert boundary_accuracy(far, truth) == 0.0
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_fast_f_equals_dilation(seed: int) -> None:
+@settings(max_examples=60, deadline=None)
+@given(
+    height=st.integers(1, 150),
+    width=st.integers(1, 150),
+    grain=st.integers(1, 8),
+    density=st.sampled_from((0.02, 0.4, 0.97)),
+    tolerance=st.sampled_from((0.0, 0.001, 0.008, 0.02, 0.06)),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_fast_f_equals_dilation(
+    height: int, width: int, grain: int, density: float, tolerance: float, seed: int
+) -> None:
+    noise = np.random.default_rng(seed).random((2, height // grain + 1, width // grain + 1)) < density
+    pred, truth = (np.kron(plane, np.ones((grain, grain), bool))[:height, :width] for plane in noise)
+    radius = int(np.ceil(tolerance * np.hypot(height, width)))
+    expected = slow_boundary_accuracy(pred, truth, radius)
+    assert boundary_accuracy(pred, truth, tolerance) == pytest.approx(expected, abs=1e-12)
+    assert boundary_accuracy(pred[:, ::-1], truth[:, ::-1].astype(np.uint8) * 255, tolerance) == pytest.approx(
+        slow_boundary_accuracy(pred[:, ::-1], truth[:, ::-1], radius), abs=1e-12
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(height=st.integers(1, 30), width=st.integers(1, 30), seed=st.integers(0, 2**32 - 1))
+def test_boundary_equals_its_definition(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    height, width = int(rng.integers(20, 300)), int(rng.integers(20, 300))
-    noise = rng.random((2, height // 4 + 1, width // 4 + 1)) > 0.6
-    pred, truth = (np.kron(plane, np.ones((4, 4), bool))[:height, :width] for plane in noise)
-    radius = int(np.ceil(0.008 * np.hypot(height, width)))
-    assert boundary_accuracy(pred, truth) == pytest.approx(slow_boundary_accuracy(pred, truth, radius), abs=1e-12)
+    mask = rng.random((height, width)) < rng.random()
+    grown = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
+    expected = (mask ^ grown[:-1, 1:]) | (mask ^ grown[1:, :-1]) | (mask ^ grown[1:, 1:])
+    np.testing.assert_array_equal(boundary_map(mask), expected)
 
 
 def test_clip_score_averages_frames() -> None:

@@ -3,7 +3,8 @@
 The time is that from the call that publishes the image, in this process, to the arrival of the masks with its stamp,
 less what the model took. "arrived" is the part of it between the image's arrival at the node and the publishing of its
 masks, "transport" the rest: two ways through DDS, and this process. "Small memory" are Fast DDS's own settings, the
-others those of config/fastdds.xml. A second table has a model slower than the camera.
+others those of config/fastdds.xml. "rclpy alone" is a node that does not look at the image and answers with as many
+bytes (echo_node.py): the least there is in Python. A second table has a model slower than the camera.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
-from node_process import CAMERA, CHEAP_NODE, NODE, Camera, Ear, load_average, own_graph, running, scenery, stamp_of
+from node_process import (
+    CAMERA,
+    CHEAP_NODE,
+    ECHO_NODE,
+    NODE,
+    Camera,
+    Ear,
+    load_average,
+    own_graph,
+    running,
+    scenery,
+    stamp_of,
+)
 from rclpy.serialization import deserialize_message
 from tables import arguments, hardware_line, number, print_table, printed_into
 
@@ -81,12 +94,21 @@ class Way:
         reliable: QoS of camera and node; best effort as by default.
         large: Fast DDS has the shared memory of config/fastdds.xml, else its own.
         step_ms: what the model takes.
+        echo: the node is echo_node.py.
     """
 
     jpeg: bool = False
     reliable: bool = False
     large: bool = True
     step_ms: float = 0.0
+    echo: bool = False
+
+    def command(self, targets: int) -> tuple[str, ...]:
+        """Return how the node is started."""
+        if not self.echo:
+            return (*CHEAP_NODE, "--targets", str(targets), "--step-ms", str(self.step_ms))
+        options = [*(["--jpeg"] if self.jpeg else []), *(["--reliable"] if self.reliable else [])]
+        return (*ECHO_NODE, "--targets", str(targets), *options)
 
 
 def measure(way: Way, seconds: float, targets: int) -> Stream:
@@ -95,9 +117,8 @@ def measure(way: Way, seconds: float, targets: int) -> Stream:
     parameters = [f"image_transport:={'compressed' if way.jpeg else 'raw'}"]
     if way.reliable:
         parameters.append(f"qos_overrides.{topic}.subscription.reliability:=reliable")
-    command = (*CHEAP_NODE, "--targets", str(targets), "--step-ms", str(way.step_ms))
     stream = Stream()
-    with own_graph(way.large) as ear, running(ear, command, parameters) as process:
+    with own_graph(way.large) as ear, running(ear, way.command(targets), parameters) as process:
         stream.hear(ear)
         camera = Camera(ear, scenery(*SIZE), way.jpeg, way.reliable)
         ear.spin_until(time.monotonic() + 10.0, lambda: camera.is_heard)
@@ -120,6 +141,8 @@ WAYS = {
     "rgb8, reliable": Way(reliable=True),
     "JPEG, best effort": Way(jpeg=True),
     "JPEG, reliable": Way(jpeg=True, reliable=True),
+    "rgb8, best effort, rclpy alone": Way(echo=True),
+    "JPEG, best effort, rclpy alone": Way(echo=True, jpeg=True),
     "rgb8, best effort, small memory": Way(large=False),
     "rgb8, reliable, small memory": Way(reliable=True, large=False),
 }

@@ -28,6 +28,7 @@ from std_msgs.msg import Bool
 
 CAMERA, NODE = "/camera/image_raw", "/x2sam_node"
 CHEAP_NODE = (str(Path(__file__).with_name("cheap_node.py")),)
+ECHO_NODE = (str(Path(__file__).with_name("echo_node.py")),)
 REAL_NODE = ("-m", "x2sam_ros.ros.node")
 JPEG_QUALITY = 90
 

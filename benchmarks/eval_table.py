@@ -17,8 +17,9 @@ def main() -> None:
     parser.add_argument("results", type=Path, nargs="+", help="results.json, or the folder of an evaluation")
     parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     parser.add_argument("--into", type=Path, nargs="+", default=[], help="Markdown pages to write the tables into")
+    parser.add_argument("--name", default="eval-table", help="of the markers in the pages")
     options = parser.parse_args()
-    with printed_into(options.into, "eval-table"):
+    with printed_into(options.into, options.name):
         for path in options.results:
             results = read_results(path / "results.json" if path.is_dir() else path)
             print(f"{path.name}: {results.environment.get('hardware', '')}, {results.environment.get('date', '')}")

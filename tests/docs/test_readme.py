@@ -17,6 +17,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from tests.docs.tables import ROOT, TABLES, block
 from tests.replay.recordings import IMAGE, START_NS, STEP_NS, TYPES, image_message
+from tests.unit.evaluation.tiny_bags import write_bag
+from tests.unit.evaluation.truth.layouts import write_youtube_vis
 from x2sam_ros.cli import main as program
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.ros.interface import ACTIONS, SERVICES, TOPICS
@@ -33,13 +35,14 @@ TREE_FOLDERS = ("benchmarks", "config", "launch", "msg", "plugins", "scripts", "
 TREE_SUFFIXES = (".py", ".msg", ".srv", ".yaml", ".toml", "")
 PERFORMANCE = (
     *("bench", "streaming", "memory", "stages", "prompts-beside"),
-    *("conversations", "memory-policies", "instances", "profiles", "node"),
+    *("conversations", "memory-policies", "instances", "profiles", "node", "restart"),
 )
 MEASURED = [
     *[("README.md", name) for name in ("nano-scores", "parity")],
     *[("docs/performance.md", name) for name in PERFORMANCE],
     *[("docs/model_card.md", name) for name in ("nano-scores", "first-mask")],
     ("docs/training.md", "training-cost"),
+    *[("docs/results.md", name) for name in ("generated", "real-video", "eval-overhead", "mask-scores")],
 ]
 VIDEO_FPS, NUM_IMAGES, HEIGHT, WIDTH = 2, 5, 480, 640
 
@@ -87,6 +90,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             size = {"height": HEIGHT, "width": WIDTH, "step": 3 * WIDTH}
             message = image_message(index, **size, data=frame.reshape(-1))
             writer.write(connection, START_NS + index * STEP_NS, TYPES.serialize_cdr(message, IMAGE))
+    write_bag(tmp_path / "bags/drive1")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -103,6 +107,18 @@ def test_replay_examples_run(command: str, inputs: Path, monkeypatch: pytest.Mon
     assert run(command, monkeypatch) == 0
     written = re.findall(r"--(?:out|video) (\S+)", command)
     assert written and all((inputs / name).stat().st_size for name in written)
+
+
+@needs_weights
+@pytest.mark.slow
+def test_evaluation_examples_run_in_order(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_youtube_vis(inputs / "youtube-vis")
+    for name in ("old", "new"):
+        (inputs / name).symlink_to(WEIGHTS)
+    for command in commands("x2sam", [ROOT / "docs/evaluation.md"]):
+        assert run(command, monkeypatch) == 0, command
+        written = re.findall(r"--(?:out|bags) (\S+)", command)
+        assert all((inputs / name).exists() for name in written)
 
 
 @needs_weights

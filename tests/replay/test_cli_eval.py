@@ -11,6 +11,9 @@ import pytest
 from tests.replay.commands import Run, nano, program_runner
 from tests.unit.evaluation.tiny_bags import write_bag
 from x2sam_ros.checkpoint import load
+from x2sam_ros.cli.eval import LiveOpener
+from x2sam_ros.cli.eval_inputs import reopen
+from x2sam_ros.cli.eval_scenes import NUM_FRAMES
 from x2sam_ros.evaluation import plan
 
 
@@ -57,7 +60,7 @@ def test_bags_are_scored_by_methods_and_modes_and_the_run_goes_on(bags: Path, tm
 
 def test_a_bad_bag_is_listed_and_the_exit_code_tells(bags: Path, tmp_path: Path, run: Run) -> None:
     code, out, err = run(bags, "--out", tmp_path, "--method", "copy_first")
-    assert code == 1 and "1 sequences failed" in err
+    assert code == 1 and "1 sequence failed" in err
     (cell,) = results_of(tmp_path)["cells"]
     errors = {s["sequence"]: s["error"] for s in cell["sequences"]}
     assert [name for name, error in errors.items() if error] == ["wrong"]
@@ -66,10 +69,13 @@ def test_a_bad_bag_is_listed_and_the_exit_code_tells(bags: Path, tmp_path: Path,
 
 
 def test_generated_suite_by_name(tmp_path: Path, run: Run) -> None:
-    code, _, err = run("generated", "--out", tmp_path, "--limit", 1, "--method", "copy_first", "--prompt", "text")
+    chosen = ("--limit", 1, "--stride", 4, "--method", "copy_first", "--prompt", "text")
+    code, _, err = run("generated", "--out", tmp_path, *chosen)
     assert code == 0, err
     (cell,) = results_of(tmp_path)["cells"]
-    assert cell["cell"]["dataset"] == "generated" and len(cell["sequences"]) == 1
+    assert cell["cell"]["dataset"] == "generated"
+    assert [each["num_frames"] for each in cell["sequences"]] == [NUM_FRAMES // 4]
+    assert reopen(tmp_path / cell["folder"]).fingerprint == cell["fingerprint"]
 
 
 @pytest.mark.parametrize(
@@ -89,6 +95,7 @@ def test_generated_suite_by_name(tmp_path: Path, run: Run) -> None:
         (("{bags}/one", "--live", "--workers", "2"), "one process"),
         (("{bags}/one", "--live", "--mode", "clip"), "mode of its own"),
         (("{bags}/one", "--layout", "scroll"), "scroll"),
+        (("generated", "--split", "val"), "generated has no split"),
     ),
 )
 def test_mistakes_are_one_line_before_a_model_is_loaded(
@@ -101,3 +108,20 @@ def test_mistakes_are_one_line_before_a_model_is_loaded(
     monkeypatch.setattr(load, "load_model", never)
     code, _, err = run(*(word.format(bags=bags) for word in arguments), "--out", tmp_path / "out")
     assert code == 2 and err.count("\n") == 1 and message in err, err
+
+
+def test_a_live_node_is_started_with_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[dict[str, str]] = []
+    monkeypatch.setattr("x2sam_ros.cli.eval_live.open_live", lambda folder, parameters: started.append(parameters))
+    opener = LiveOpener(tmp_path, "nano", "fifo", "cpu", "float32", "exact", official_quirks=True)
+    opener.open(None, None)  # type: ignore[arg-type]
+    where = {"device": "cpu", "dtype": "float32", "weights": "exact", "memory_policy": "fifo"}
+    assert started == [{"preset": "nano", **where, "engine.official_quirks": "true"}]
+    assert opener.settings()["engine.max_targets"] == 16 and opener.settings()["engine.official_quirks"]
+    assert LiveOpener(tmp_path, node="/x").settings() == {"node": "/x", "topic": None}
+
+
+def test_help_names_what_is_taken_by_default(run: Run) -> None:
+    code, said, _ = run("--help")
+    words = " ".join(said.replace("│", " ").split())
+    assert code == 0 and "x2sam by default" in words and "nano by default" in words and "--no-live" not in words

@@ -14,6 +14,9 @@ from pycocotools.coco import COCO
 from tests.replay.commands import Run, program_runner
 from tests.unit.evaluation.class_videos import SIZE, block, write_videos
 from tests.unit.evaluation.made_sequences import answered, prompt
+from tests.unit.evaluation.tiny_bags import write_bag
+from tests.unit.evaluation.truth.layouts import write_davis
+from x2sam_ros.cli.eval_inputs import reopen
 from x2sam_ros.evaluation.predictions import write_predictions
 from x2sam_ros.evaluation.results import Cell, CellResult, Results
 from x2sam_ros.evaluation.results_file import write_results
@@ -39,6 +42,9 @@ def write_evaluation(folder: Path, truth: Path, cells: tuple[str, ...] = ("only"
         write_predictions(replace(said, frames=frames), predictions / "yard.json.gz")
         cell = Cell("instances", "instances", "x2sam", "nano", "fifo", "classes", "stream")
         results.append(CellResult(cell, f"cells/{name}", {}, (), str(truth), "youtube-vis"))
+        fingerprint = open_dataset(truth).fingerprint if truth.is_file() else ""
+        said_truth = {"paths": [str(truth)], "layout": "", "options": {}, "fingerprint": fingerprint}
+        (folder / "cells" / name / "truth.json").write_text(json.dumps(said_truth))
     write_results(Results(tuple(results)), folder / "results.json")
 
 
@@ -68,7 +74,7 @@ def test_export_to_every_format(run: Run, tmp_path: Path) -> None:
     write_evaluation(evaluation, write_videos(tmp_path))
     for to, out in (("davis", "davis"), ("mcap", "bags"), ("coco", "coco.json"), ("ytvis", "vis.json")):
         code, said, errors = run("export", evaluation, "--to", to, "--out", tmp_path / out)
-        assert (code, errors) == (0, "") and f"1 sequences as {to}" in said
+        assert (code, errors) == (0, "") and f"1 sequence as {to}" in said
     with Image.open(tmp_path / "davis/yard/00000.png") as picture:
         assert np.array_equal(np.asarray(picture), block(3, 4) * 2)
     assert (tmp_path / "bags/yard.mcap").is_file()
@@ -76,6 +82,34 @@ def test_export_to_every_format(run: Run, tmp_path: Path) -> None:
     assert np.array_equal(coco.annToMask(coco.anns[1]), block(3, 4)) and coco.anns[1]["category_id"] == 8
     (track,) = json.loads((tmp_path / "vis.json").read_text())
     assert (track["video_id"], track["category_id"], track["score"]) == (2, 8, 0.75)  # yard is video 2 of its file
+
+
+@pytest.mark.parametrize("case", ("bags", "split"))
+def test_the_ground_truth_is_opened_as_it_was_evaluated(
+    case: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: tuple[object, ...] = (write_bag(tmp_path / "one"), write_bag(tmp_path / "two", num_frames=6), "--stride", 2)
+    if case == "split":
+        write_davis(tmp_path / "davis")
+        (tmp_path / "davis/ImageSets/2017/train.txt").write_text("bear\n")
+        given = ("davis", "--split", "train")
+        monkeypatch.chdir(tmp_path)
+    evaluation, out = tmp_path / "evaluation", tmp_path / "out.json"
+    assert run("eval", *given, "--method", "copy_first", "--out", evaluation)[0] == 0
+    monkeypatch.chdir("/")
+    (evaluation / "results.json").unlink()  # as a run that was broken off, or went on with other cells
+    (cell,) = (evaluation / "cells").iterdir()
+    assert reopen(cell).fingerprint == json.loads((cell / "truth.json").read_text())["fingerprint"]
+    code, _, errors = run("export", evaluation, "--to", "ytvis", "--out", out)
+    assert (code, errors) == (0, ""), errors
+    truth = json.loads((tmp_path / "out_truth.json").read_text())
+    assert [video["length"] for video in truth["videos"]] == ([2, 3] if case == "bags" else [4])
+    assert truth["categories"] == [{"id": 1, "name": "object"}]
+    assert {each["category_id"] for each in (*truth["annotations"], *json.loads(out.read_text()))} == {1}
+    noted = json.loads((cell / "truth.json").read_text())
+    (cell / "truth.json").write_text(json.dumps({**noted, "fingerprint": "0"}))
+    code, _, errors = run("export", evaluation, "--to", "ytvis", "--out", out)
+    assert code == 2 and "is another one than was scored" in errors
 
 
 def test_export_says_what_it_lacks(run: Run, tmp_path: Path) -> None:
@@ -88,6 +122,9 @@ def test_export_says_what_it_lacks(run: Run, tmp_path: Path) -> None:
     assert run("export", tmp_path, "--to", "davis", *out, "--cell", "two")[0] == 0
     code, _, errors = run("export", tmp_path, "--to", "gif", *out)
     assert code == 2 and "cannot export to 'gif'; expected davis, ytvis, coco, mcap" in errors
+    (tmp_path / "cells/one/truth.json").write_text("{}")
+    code, _, errors = run("export", tmp_path, "--to", "coco", "--out", tmp_path / "out.json", "--cell", "one")
+    assert code == 2 and "truth.json does not say where the ground truth is" in errors
     (tmp_path / "cells/one/predictions/yard.json.gz").unlink()
     code, _, errors = run("export", tmp_path, "--to", "davis", *out, "--cell", "one")
     assert code == 2 and "holds no predictions; run x2sam eval again" in errors

@@ -24,7 +24,7 @@ from tests.replay.recordings import (
 )
 from x2sam_ros.bag.media import NOMINAL_FPS
 from x2sam_ros.bag.source import MAX_KEPT_PROBLEMS, FrameSource, open_source, read_sample
-from x2sam_ros.errors import BagError, ConfigError
+from x2sam_ros.errors import BagError, ConfigError, FrameError
 
 WriteBag = Callable[..., Path]
 RAW, PACKED = "/camera/image_raw", "/camera/image_raw/compressed"
@@ -108,6 +108,18 @@ def test_topic_by_name_and_bad_topics(write_bag: WriteBag) -> None:
         open_source(bag)
     with pytest.raises(BagError, match="no image topic in it; found /chatter"):
         open_source(write_bag({"/chatter": [string]}, name="talk"))
+
+
+def test_picked_frames_are_the_only_ones_that_are_decoded(write_bag: WriteBag) -> None:
+    messages = [image_message(i) for i in range(NUM)]
+    messages[2] = image_message(2, encoding="rgb77")
+    source = open_source(write_bag({"/camera": messages}), stride=2)
+    (found,) = source.pick({2})
+    assert (found.frame_index, found.stamp_ns, found.frame_id) == (2, START_NS + 4 * STEP_NS, "camera")
+    np.testing.assert_array_equal(found.image, picture(4))
+    with pytest.raises(FrameError, match="rgb77"):
+        list(source.pick({0, 1}))
+    assert not list(source.pick(())) and not list(source.pick((99,)))
 
 
 def test_unusable_images_are_counted_and_left_out(write_bag: WriteBag) -> None:

@@ -102,7 +102,8 @@ def test_pip_gets_modules_weights_and_message_definitions(tmp_path: Path) -> Non
 
     built, source = tmp_path / "x2sam_ros", ROOT / "x2sam_ros"
     assert listing(built, "*.py") == listing(source, "*.py")
-    assert listing(built, "nano/*") == listing(source, "nano/*")
+    for data in ("nano/*", "templates/*"):
+        assert listing(built, data) == listing(source, data) != set()
     assert listing(built / "interfaces", "*") == listing(ROOT / "msg", "*.msg")
 
 

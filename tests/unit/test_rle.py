@@ -76,6 +76,18 @@ def test_empty_image_has_no_runs() -> None:
     assert decode_rle([], 0, 4).shape == (0, 4)
 
 
+@pytest.mark.parametrize("runs", [[2, 3], [2, 5], [-2, 8], []])
+def test_coco_form_of_other_pixels_is_refused(runs: list[int]) -> None:
+    with pytest.raises(FrameError, match="3x2"):
+        from_coco(to_coco(runs, 2, 3))
+
+
+@pytest.mark.parametrize("counts", ["P", "\u00e9", "o" * 20 + "1"])
+def test_damaged_coco_form_is_refused(counts: str) -> None:
+    with pytest.raises(FrameError, match="of 3x2 pixels are damaged"):
+        from_coco({"size": [2, 3], "counts": counts})
+
+
 def test_counts_of_another_size_are_refused() -> None:
     with pytest.raises(FrameError, match="add up to 5 pixels, the mask is 3x2"):
         decode_rle([2, 3], 2, 3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -20,7 +19,7 @@ from x2sam_ros.bag.output import PendingFile
 Self = TypeVar("Self", bound="McapFile")
 
 
-class McapFile(AbstractContextManager["McapFile"]):
+class McapFile:
     """Write messages to ``path``. The same messages give the same bytes.
 
     The file appears when it is closed, and replaces an older one only then; left by an exception, the

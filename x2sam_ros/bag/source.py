@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -99,8 +99,7 @@ class FrameSource(ABC):
             if number % self.stride:
                 continue
             try:
-                raw = decode()
-                frame = Frame(raw.image, raw.stamp_ns, frame_index, raw.frame_id, raw.source or self.topic)
+                frame = self._frame(decode, frame_index)
             except FrameError as error:
                 self.problems.add(f"image {number} left out: {error}")
                 continue
@@ -109,6 +108,23 @@ class FrameSource(ABC):
         if frame_index == 0:
             reason = self.problems.messages[0] if self.problems.messages else "it holds none"
             raise BagError(f"{self.name}: no usable image on {self.topic or 'any topic'}: {reason}")
+
+    def pick(self, indices: Collection[int]) -> Iterator[Frame]:
+        """Yield some frames and decode no others; where one before them cannot be used, their indices are too high.
+
+        Raises:
+            FrameError: one of them cannot be used.
+        """
+        for number, decode in enumerate(self._images()):
+            frame_index, rest = divmod(number, self.stride)
+            if frame_index > max(indices, default=-1):
+                return
+            if rest == 0 and frame_index in indices:
+                yield self._frame(decode, frame_index)
+
+    def _frame(self, decode: Callable[[], RawFrame], frame_index: int) -> Frame:
+        raw = decode()
+        return Frame(raw.image, raw.stamp_ns, frame_index, raw.frame_id, raw.source or self.topic)
 
 
 def open_source(path: str | Path, topic: str | None = None, stride: int = 1, fps: float | None = None) -> FrameSource:

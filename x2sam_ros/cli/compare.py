@@ -27,8 +27,8 @@ def compare(
 ) -> None:
     """Say what is better in B than in A, by how much, and where the difference is more than chance.
 
-    Cells on the same dataset, prompt and mode are compared, over the sequences that both have. Intervals are 95 %, from
-    a bootstrap over these sequences.
+    Cells on the same dataset, prompt and mode are compared, over the sequences that both have.
+    Intervals are 95 %, from a bootstrap over these sequences.
     """
     from rich.console import Console
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,13 +11,12 @@ import typer
 
 from x2sam_ros.cli import options
 from x2sam_ros.cli.eval_scenes import NAME as GENERATED
-from x2sam_ros.config import NodeConfig
+from x2sam_ros.config import NodeConfig, NodeEngineConfig
 from x2sam_ros.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    from x2sam_ros.evaluation.inputs import Input
     from x2sam_ros.evaluation.methods import Method
     from x2sam_ros.evaluation.plan import CellPlan, Opener, Shelf
     from x2sam_ros.evaluation.results import Results, SequenceResult
@@ -45,7 +44,7 @@ def eval(
     out: Annotated[
         Path, typer.Option(help="Folder for results.json, report.html and predictions; an interrupted run goes on.")
     ],
-    layout: Annotated[str | None, typer.Option(help="Layout of the inputs. [default: found out]")] = None,
+    layout: Annotated[str | None, typer.Option(help="Layout of the inputs; found out by default.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of a data set, for example val.")] = None,
     topic: options.Topic = None,
     label_topic: Annotated[str | None, typer.Option(help="Topic of a bag's label images.")] = None,
@@ -53,31 +52,36 @@ def eval(
     sequences: Annotated[list[str] | None, typer.Option(help="Only the sequence of this name. Repeatable.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only so many sequences of each input.")] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help=f"{', '.join(METHODS)}. Repeatable.  [default: x2sam]")
+        list[str] | None, typer.Option(help=f"{', '.join(METHODS)}; {X2SAM} by default. Repeatable.")
     ] = None,
-    preset: Annotated[list[str] | None, typer.Option(help=f"Built-in model. [default: {NodeConfig.preset}]")] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option(help=f"Built-in model; {NodeConfig.preset} by default. Repeatable.")
+    ] = None,
     checkpoint: Annotated[
-        list[str] | None, typer.Option(help="Folder or hub id of a model of your own. Repeatable, as is --preset.")
+        list[str] | None, typer.Option(help="Folder or hub id of a model of your own. Repeatable.")
     ] = None,
     memory_policy: Annotated[
         list[str] | None,
-        typer.Option(help=f"Which frames a target remembers. Repeatable.  [default: {NodeConfig.memory_policy}]"),
+        typer.Option(help=f"Which frames a target remembers; {NodeConfig.memory_policy} by default. Repeatable."),
     ] = None,
     prompt: Annotated[
         list[str] | None,
         typer.Option(
-            help="mask, point, scribble, box, text, classes, caption. Repeatable. [default: the kind's first]"
+            help="mask, point, scribble, box, text, classes, caption; the kind's first by default. Repeatable."
         ),
     ] = None,
     mode: Annotated[
         list[str] | None,
         typer.Option(
-            help="stream goes on from the first frame to the last; clip forgets after every 8 and asks again, as "
-            "published. Repeatable.  [default: stream]"
+            help="stream (the default) goes on from the first frame to the last; clip forgets after every 8 and asks "
+            "again, as published. Repeatable."
         ),
     ] = None,
     official_quirks: Annotated[
-        bool, typer.Option(help="Read masks and count as the published evaluation does, mistakes included.")
+        bool,
+        typer.Option(
+            "--official-quirks", help="Read masks and count as the published evaluation does, mistakes included."
+        ),
     ] = False,
     seed: Annotated[int, typer.Option(help="Seed of prompts that are drawn.")] = 0,
     device: options.Device = NodeConfig.device,
@@ -85,26 +89,31 @@ def eval(
     weights: options.Weights = NodeConfig.weights,
     workers: Annotated[int, typer.Option(help="Processes; more than one need Ray.")] = 1,
     ray_address: Annotated[
-        str | None, typer.Option(help="A Ray cluster that runs, or auto. [default: one is started on this machine]")
+        str | None, typer.Option(help="A Ray cluster that runs, or auto; one is started here by default.")
     ] = None,
-    live: Annotated[bool, typer.Option(help="Play into a node, at real rate; what does not come is empty.")] = False,
+    live: Annotated[
+        bool, typer.Option("--live", help="Play into a node, at real rate; what does not come is empty.")
+    ] = False,
     live_node: Annotated[
-        str | None, typer.Option(help="Name of a node that runs. [default: the shipped one is started]")
+        str | None, typer.Option(help="Name of a node that runs; the shipped one is started by default.")
     ] = None,
     live_topic: Annotated[str | None, typer.Option(help="Image topic of a node with several cameras.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Forget what an earlier run left of these cells.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Forget what an earlier run left of these cells.")
+    ] = False,
 ) -> None:
     """Score tracking against ground truth: inputs, methods, checkpoints, memory policies, prompts and modes combined.
 
     A sequence that fails is listed, the others get their numbers, and the exit code is 1.
     """
+    from x2sam_ros.cli.eval_inputs import open_given
     from x2sam_ros.evaluation.inputs import chosen
     from x2sam_ros.evaluation.plan import plan_cells
     from x2sam_ros.evaluation.runner import run_cells
 
     _check_live(live, live_node, live_topic, workers, ray_address, mode, method)
     where = {"split": split, "topic": topic, "label_topic": label_topic, "stride": stride}
-    found = chosen(_open(inputs, layout, where), sequences or (), limit)
+    found = chosen(open_given(inputs, layout, where), sequences or (), limit)
     weights_at = (device, dtype, weights)
     models = [*(preset or ()), *(checkpoint or ())] or [NodeConfig.preset]
     policies = memory_policy or [NodeConfig.memory_policy]
@@ -112,7 +121,7 @@ def eval(
         openers: list[Opener] = (
             [LiveOpener(out / "node", node=live_node, topic=live_topic)]
             if live_node
-            else [LiveOpener(out / "node", m, p, *weights_at) for m in models for p in policies]
+            else [LiveOpener(out / "node", m, p, *weights_at, official_quirks) for m in models for p in policies]
         )
     else:
         openers = _openers(method or [X2SAM], models, policies, mode or [MODES[0]], weights_at, official_quirks)
@@ -130,6 +139,7 @@ class LiveOpener:
     Args:
         folder: for what a started node says.
         checkpoint, memory_policy, device, dtype, weights: of a node that is started; '' for one that runs.
+        official_quirks: of a node that is started.
         node, topic: of one that runs.
     """
 
@@ -139,6 +149,7 @@ class LiveOpener:
     device: str = ""
     dtype: str = ""
     weights: str = ""
+    official_quirks: bool = False
     node: str | None = None
     topic: str | None = None
     method: str = X2SAM
@@ -153,8 +164,11 @@ class LiveOpener:
 
     def settings(self) -> dict[str, Any]:
         """Return what the answers depend on."""
+        if self.node is not None:
+            return {"node": self.node, "topic": self.topic}
+        engine = asdict(NodeEngineConfig(official_quirks=self.official_quirks))
         own = {"device": self.device, "dtype": self.dtype, "weights": self.weights}
-        return {**own, "node": self.node, "topic": self.topic}
+        return {**{f"engine.{name}": value for name, value in engine.items()}, **own}
 
     def open(self, dataset: Dataset, shelf: Shelf) -> AbstractContextManager[Method]:
         """Start or find the node."""
@@ -165,7 +179,8 @@ class LiveOpener:
             return open_live(self.folder, {}, node=self.node, image_topic=self.topic)
         model = {"preset": self.checkpoint} if ships_with_weights(self.checkpoint) else {"checkpoint": self.checkpoint}
         where = {"device": self.device, "dtype": self.dtype, "weights": self.weights}
-        return open_live(self.folder, {**model, **where, "memory_policy": self.memory_policy})
+        quirks = {"engine.official_quirks": "true"} if self.official_quirks else {}
+        return open_live(self.folder, {**model, **where, **quirks, "memory_policy": self.memory_policy})
 
 
 def _check_live(
@@ -184,15 +199,6 @@ def _check_live(
         raise ConfigError("--live plays in real time and has one process; leave --workers and --ray-address away")
     if live and (mode or method not in (None, [X2SAM])):
         raise ConfigError("--live has a mode of its own and no baselines; leave --mode and --method away")
-
-
-def _open(paths: Sequence[str], layout: str | None, where: dict[str, Any]) -> list[Input]:
-    """Open the inputs, the generated one too."""
-    from x2sam_ros.cli.eval_scenes import generated_dataset
-    from x2sam_ros.evaluation.inputs import Input, open_inputs
-
-    opened = [Input(generated_dataset(), GENERATED)] if GENERATED in paths else []
-    return [*opened, *open_inputs([Path(path) for path in paths if path != GENERATED], layout, **where)]
 
 
 def _openers(
@@ -274,6 +280,7 @@ def _report(results: Results, plans: list[CellPlan], out: Path) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from x2sam_ros.cli.printing import counted
     from x2sam_ros.evaluation.report.page import write_report
     from x2sam_ros.evaluation.results_table import results_tables
     from x2sam_ros.evaluation.runner import RESULTS_FILE, failures
@@ -293,5 +300,5 @@ def _report(results: Results, plans: list[CellPlan], out: Path) -> None:
     for path in (out / RESULTS_FILE, page):
         typer.echo(f"wrote {path}")
     if failed := failures(results):
-        typer.echo(f"{len(failed)} sequences failed; they are listed in the report", err=True)
+        typer.echo(f"{counted(len(failed), 'sequence')} failed; see the report", err=True)
         raise typer.Exit(EXIT_INCOMPLETE)

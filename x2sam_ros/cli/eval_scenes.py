@@ -45,7 +45,7 @@ def draw_scene(seed: int, kind: str, num_frames: int) -> Drawing:
     return clip.frames, labels
 
 
-def generated_dataset(clips: int = CLIPS, num_frames: int = NUM_FRAMES) -> Dataset:
+def generated_dataset(clips: int = CLIPS, num_frames: int = NUM_FRAMES, stride: int = 1) -> Dataset:
     """Return clips of every kind of scene, the kinds taking turns.
 
     Every object counts. One that no other shares its colour and shape with has words, "the red square".
@@ -53,6 +53,7 @@ def generated_dataset(clips: int = CLIPS, num_frames: int = NUM_FRAMES) -> Datas
     Args:
         clips: clips of each kind.
         num_frames: length of each.
+        stride: keep every n-th frame.
     """
     import hashlib
     from functools import partial
@@ -65,7 +66,7 @@ def generated_dataset(clips: int = CLIPS, num_frames: int = NUM_FRAMES) -> Datas
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + clips):
         for kind in KINDS:
             sketch = generate_clip(seed, num_frames, HEIGHT // _SKETCH, WIDTH // _SKETCH, kind=kind)
-            digest.update(sketch.frames)
+            digest.update(sketch.frames.tobytes())
             expressions = tuple(
                 Expression(f"{k + 1}-0", f"the {item.colour} {item.shape}", (k + 1,))
                 for k, item in enumerate(sketch.objects)
@@ -73,5 +74,5 @@ def generated_dataset(clips: int = CLIPS, num_frames: int = NUM_FRAMES) -> Datas
             )
             objects = tuple(TrueObject(k + 1) for k in range(len(sketch.objects)))
             draw = partial(draw_scene, seed, kind, num_frames)
-            sequences.append(DrawnSequence(f"{kind}-{seed}", draw, objects, expressions))
+            sequences.append(DrawnSequence(f"{kind}-{seed}", draw, objects, expressions, stride))
     return Dataset(NAME, Kind.OBJECTS, tuple(sequences), fingerprint=digest.hexdigest())

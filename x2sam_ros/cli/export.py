@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from x2sam_ros.errors import ConfigError, ResultsError
-
-if TYPE_CHECKING:
-    from x2sam_ros.evaluation.truth.dataset import Dataset
 
 
 def export(
@@ -22,6 +19,8 @@ def export(
     """Write predictions as DAVIS label images, YouTube-VIS or COCO results, or recordings with masks."""
     from rich.console import Console
 
+    from x2sam_ros.cli.eval_inputs import reopen
+    from x2sam_ros.cli.printing import counted
     from x2sam_ros.evaluation.export import EXPORTS
     from x2sam_ros.evaluation.predictions import read_predictions
 
@@ -32,9 +31,9 @@ def export(
     if not files:
         raise ResultsError(f"{folder} holds no predictions; run x2sam eval again, it does what is missing")
     console = Console()
-    dataset = _dataset(evaluation, folder) if to in ("ytvis", "coco") else None
+    dataset = reopen(folder) if to in ("ytvis", "coco") else None
     EXPORTS[to]((read_predictions(file) for file in files), out, dataset)
-    console.print(f"{out}: {len(files)} sequences as {to}", markup=False)
+    console.print(f"{out}: {counted(len(files), 'sequence')} as {to}", markup=False)
 
 
 def _cell_folder(evaluation: Path, cell: str | None) -> Path:
@@ -46,17 +45,3 @@ def _cell_folder(evaluation: Path, cell: str | None) -> Path:
         raise ResultsError(f"{evaluation} holds no predictions; give a folder that x2sam eval made")
     names = ", ".join(folder.name for folder in cells)
     raise ConfigError(f"which cell? {cell!r} does not name one of {names}; choose one with --cell")
-
-
-def _dataset(evaluation: Path, folder: Path) -> Dataset | None:
-    """Open what was asked about; None for a run that was broken off before it said so."""
-    from x2sam_ros.evaluation.results_file import read_results
-    from x2sam_ros.evaluation.truth.open import open_dataset
-
-    path = evaluation / "results.json"
-    if not path.is_file():
-        return None
-    for cell in read_results(path).cells:
-        if (evaluation / cell.folder).resolve() == folder.resolve() and cell.truth_path:
-            return open_dataset(Path(cell.truth_path), cell.truth_layout or None)
-    return None

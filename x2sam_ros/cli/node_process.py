@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +20,10 @@ LOG_TAIL_LINES = 15
 SHIPPED_NODE = ("-m", "x2sam_ros.ros.node")
 FIRST_DOMAIN, NUM_DOMAINS = 30, 70
 """ROS domains to choose from: above what people set by hand, below where ports meet those of the system."""
+
+
+_MOST_PROCESSES = 10
+"""Processes of a domain that are looked for."""
 
 
 class NodeProcess(NamedTuple):
@@ -51,11 +56,24 @@ def choose_graph() -> None:
         NodeError: rclpy is not installed.
     """
     check_rclpy()
-    os.environ["ROS_DOMAIN_ID"] = str(FIRST_DOMAIN + os.getpid() % NUM_DOMAINS)
+    domains = (FIRST_DOMAIN + (os.getpid() + number) % NUM_DOMAINS for number in range(NUM_DOMAINS))
+    os.environ["ROS_DOMAIN_ID"] = str(next(filter(_is_free, domains), FIRST_DOMAIN))
     if os.environ.get("ROS_DISTRO") == "humble":
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     else:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+
+
+def _is_free(domain: int) -> bool:
+    """Tell whether no process of this machine is in a domain, by the ports that DDSI gives to its first ones."""
+    with contextlib.ExitStack() as stack:
+        for number in range(_MOST_PROCESSES):
+            probe = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+            try:
+                probe.bind(("", 7410 + 250 * domain + 2 * number))
+            except OSError:
+                return False
+    return True
 
 
 def make_room_for_images() -> None:

@@ -11,7 +11,7 @@ import typer
 def vgd(
     source: Annotated[Path, typer.Argument(help="Dataset with classes, such as YouTube-VIS or VIPSeg.")],
     out: Annotated[Path, typer.Option(help="JSON file to make.")],
-    bags: Annotated[Path | None, typer.Option(help="Folder for the same as MCAP bags, one for each sequence.")] = None,
+    bags: Annotated[Path | None, typer.Option(help="Folder for the same as bags, one for each sequence.")] = None,
     layout: Annotated[str | None, typer.Option(help="Layout of the dataset; found out by default.")] = None,
     split: Annotated[str | None, typer.Option(help="Split, where the dataset has several.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of what is chosen and drawn at random.")] = 0,
@@ -24,6 +24,7 @@ def vgd(
     from rich.progress import Progress
 
     from x2sam_ros.bag.output import PendingFile
+    from x2sam_ros.cli.printing import counted
     from x2sam_ros.evaluation.truth.files import Options
     from x2sam_ros.evaluation.truth.open import open_dataset
     from x2sam_ros.evaluation.truth.visual import open_visual
@@ -44,7 +45,9 @@ def vgd(
         file.discard()
     for reason in built.left_out:
         console.print(f"left out: {reason}", markup=False)
-    console.print(f"{out}: {built.num_regions} regions in {built.num_sequences} sequences", markup=False)
+    console.print(
+        f"{out}: {counted(built.num_regions, 'region')} in {counted(built.num_sequences, 'sequence')}", markup=False
+    )
     if bags is not None:
         paths = write_bags(open_visual(out, Options()), bags)
-        console.print(f"{bags}: {len(paths)} bags", markup=False)
+        console.print(f"{bags}: {counted(len(paths), 'bag')}", markup=False)

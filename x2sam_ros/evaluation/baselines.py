@@ -67,7 +67,8 @@ def flowed(before: Uint8Array, now: Uint8Array, masks: Listed[BoolArray]) -> lis
     if min(height, width) < MIN_FLOW_SIDE:
         return list(masks)
     greys = [cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) for image in (now, before)]
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM).calc(greys[0], greys[1], None)
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow = search.calc(greys[0], greys[1], np.zeros((height, width, 2), np.float32))
     columns, rows = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     origin = (columns + flow[..., 0], rows + flow[..., 1])
     return [cv2.remap(mask.view(np.uint8), *origin, cv2.INTER_NEAREST).astype(np.bool_) for mask in masks]
@@ -146,7 +147,9 @@ def _begin(sequence: Sequence, frame: Frame, followed: Iterable[_Followed]) -> N
     """Give every object that waits its true mask, where this frame shows it."""
     waiting = [one for one in followed if one.mask is None and one.since <= frame.frame_index]
     truth = sequence.truth(frame) if waiting else None
-    for one in waiting if truth is not None else ():
+    if truth is None:
+        return
+    for one in waiting:
         mask = truth.mask_of(one.object_id)
         if mask.any():
             one.mask = mask

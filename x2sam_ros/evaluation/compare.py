@@ -18,6 +18,9 @@ FORMAT = "x2sam-comparison-1"
 
 NAN = float("nan")
 
+_TOLD = ("cell.", "cells/", "weights_sha256", "truth_fingerprint")
+"""Settings, by how their names begin, of which no note is made."""
+
 COMPARED = ("method", "checkpoint", "memory_policy")
 """What may differ in two cells that are compared; everything else has to be the same."""
 
@@ -113,7 +116,9 @@ def compare(a: Results, b: Results, *, seed: int = 0) -> Comparison:
         raise ResultsError(f"nothing to compare: A has {held[0]:.300}, B has {held[1]:.300}; evaluate the same in both")
     used = [{id(item) for item in side} for side in zip(*pairs)]
     return Comparison(
-        tuple(_compared(one, other, seed) for one, other in pairs),
+        tuple(
+            _compared(one, other, seed, _other_settings(_settings(a, one), _settings(b, other))) for one, other in pairs
+        ),
         tuple(item.cell for item in a.cells if id(item) not in used[0]),
         tuple(item.cell for item in b.cells if id(item) not in used[1]),
     )
@@ -146,7 +151,22 @@ def _pairs(a: Sequence[CellResult], b: Sequence[CellResult]) -> Iterator[tuple[C
             yield one, others[0]
 
 
-def _compared(a: CellResult, b: CellResult, seed: int) -> CellComparison:
+def _settings(results: Results, cell: CellResult) -> dict[str, Any]:
+    """Return the settings of a cell: those that all cells have, and those that have its folder in front."""
+    own = f"{cell.folder}."
+    return {name.removeprefix(own): value for name, value in results.configuration.items()}
+
+
+def _other_settings(a: dict[str, Any], b: dict[str, Any]) -> tuple[str, ...]:
+    """Say which settings differ, those aside that the cells themselves or other notes tell."""
+    return tuple(
+        f"{name} is {value!r:.80} in A, {b[name]!r:.80} in B"
+        for name, value in a.items()
+        if name in b and b[name] != value and not name.startswith(_TOLD)
+    )
+
+
+def _compared(a: CellResult, b: CellResult, seed: int, notes: tuple[str, ...]) -> CellComparison:
     ours, theirs = ({item.sequence: item for item in side.sequences} for side in (a, b))
     left_out = _left_out(ours, theirs)
     common = [name for name in ours if name in theirs and name not in left_out]
@@ -166,7 +186,7 @@ def _compared(a: CellResult, b: CellResult, seed: int) -> CellComparison:
         numbers,
         tuple(sorted(rows, key=lambda row: _gain(row, metric))),
         left_out,
-        _notes(a, b, len(common)),
+        (*_notes(a, b, len(common)), *notes),
     )
 
 

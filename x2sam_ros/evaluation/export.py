@@ -62,7 +62,7 @@ def export_coco(predictions: Iterable[SequencePredictions], out: Path, dataset: 
     its annotations, so that COCO's evaluation needs nothing else; frames without annotation are in neither then.
     Numbers of images are those of the dataset's annotation file where it has any and every sequence is one image, else
     counted from 1. A mask has the category that it is scored as; what has none, or without a dataset, gets one of its
-    own label. A true object without a class is left out.
+    own label. A true object without a class is left out; where the dataset has no classes, everything is an "object".
 
     Args:
         predictions: what was answered.
@@ -80,7 +80,7 @@ def export_coco(predictions: Iterable[SequencePredictions], out: Path, dataset: 
     annotations: list[dict[str, Any]] = []
     for said, number in zip(listed, _numbers(listed, dataset)):
         job = classes.job(said)
-        truths = None if job is None else _annotations(job)
+        truths = None if job is None else _annotations(job, classes)
         for frame, name in zip(said.frames, _image_names(said)):
             if truths is not None and frame.frame_index not in truths:
                 continue
@@ -126,7 +126,7 @@ def export_ytvis(predictions: Iterable[SequencePredictions], out: Path, dataset:
             category_id = classes.number(next(iter(seen.values())), job)
             score = float(np.mean([mask.score for mask in seen.values()]))
             results.append({"video_id": number, "category_id": category_id, "segmentations": rles, "score": score})
-        for about, true_rles in _true_tracks(job, said) if job else ():
+        for about, true_rles in _true_tracks(job, said, classes) if job else ():
             row = {"id": len(annotations) + 1, "video_id": number, **about, "segmentations": true_rles}
             areas, boxes = ([None if rle is None else of(rle) for rle in true_rles] for of in (_area, _box))
             annotations.append({**row, "areas": areas, "bboxes": boxes})
@@ -179,6 +179,9 @@ class _Classes:
     def __init__(self, dataset: Dataset | None) -> None:
         self._dataset = dataset
         self._names = {category.category_id: category.name for category in dataset.categories} if dataset else {}
+        self._is_without = dataset is not None and not self._names
+        if self._is_without:
+            self._names = {1: "object"}
         self._new: dict[str, int] = {}
 
     def job(self, said: SequencePredictions) -> Job | None:
@@ -187,10 +190,19 @@ class _Classes:
 
     def number(self, mask: PredictedMask, job: Job | None) -> int:
         """Return the number of the category of a mask."""
+        if self._is_without:
+            return 1
         known = None if job is None else job.category_of(mask)
         if known is not None:
             return known.category_id
         return self._new.setdefault(mask.label or "object", max(self._names, default=0) + len(self._new) + 1)
+
+    def true_number(self, object_id: int, job: Job) -> int | None:
+        """Return the number of the category of a true object, None where it has none."""
+        if self._is_without:
+            return 1
+        category = job.category(object_id)
+        return None if category is None else category.category_id
 
     def listed(self) -> list[dict[str, Any]]:
         """Return all of them in COCO's form."""
@@ -198,7 +210,7 @@ class _Classes:
         return [{"id": number, "name": name} for number, name in {**self._names, **new}.items()]
 
 
-def _annotations(job: Job) -> dict[int, list[tuple[int, dict[str, int], Rle]]]:
+def _annotations(job: Job, classes: _Classes) -> dict[int, list[tuple[int, dict[str, int], Rle]]]:
     """Return object, category and mask of everything that is annotated, by frame.
 
     Raises:
@@ -208,11 +220,11 @@ def _annotations(job: Job) -> dict[int, list[tuple[int, dict[str, int], Rle]]]:
         frame.index: [
             (
                 object_id,
-                {"category_id": category.category_id, "iscrowd": int(job.object(object_id).is_crowd)},
+                {"category_id": category_id, "iscrowd": int(job.object(object_id).is_crowd)},
                 _segmentation(frame.prediction, rle),
             )
             for object_id, rle in frame.true_rles(frame.truth).items()
-            if (category := job.category(object_id))
+            if (category_id := classes.true_number(object_id, job)) is not None
         ]
         for frame in job.frames()
         if frame.truth is not None
@@ -222,10 +234,12 @@ def _annotations(job: Job) -> dict[int, list[tuple[int, dict[str, int], Rle]]]:
     return found
 
 
-def _true_tracks(job: Job, said: SequencePredictions) -> Iterable[tuple[dict[str, int], list[Rle | None]]]:
+def _true_tracks(
+    job: Job, said: SequencePredictions, classes: _Classes
+) -> Iterable[tuple[dict[str, int], list[Rle | None]]]:
     """Return category and masks of every annotated object."""
     tracks: dict[int, tuple[dict[str, int], list[Rle | None]]] = {}
-    for index, rows in _annotations(job).items():
+    for index, rows in _annotations(job, classes).items():
         for object_id, about, segmentation in rows:
             _, rles = tracks.setdefault(object_id, (about, [None] * len(said.frames)))
             rles[index] = segmentation

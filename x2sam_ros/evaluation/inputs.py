@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Listed
@@ -22,10 +21,10 @@ BAG_LAYOUT = "bag"
 
 @dataclass(frozen=True)
 class Input:
-    """A data set and how it was opened; several bags have their paths joined by ``os.pathsep``."""
+    """A data set and how it was opened: the same paths, layout and options open it again, perhaps beside others."""
 
     dataset: Dataset
-    path: str = ""
+    paths: tuple[str, ...] = ()
     layout: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -44,13 +43,15 @@ def open_inputs(paths: Listed[Path], layout: str | None, **options: Any) -> list
     twice = [path for path, count in Counter(path.resolve() for path in paths).items() if count > 1]
     if twice:
         raise ConfigError(f"{twice[0]} is given twice; give each input once")
+    paths = [path.absolute() for path in paths]  # predictions name their images, and are read from anywhere
     bags = [path for path in paths if layout in (None, BAG_LAYOUT) and is_bag(path)]
     if len(bags) < 2:
         bags = []
     opened = _bags(bags, options) if bags else []
     for path in paths:
         if path not in bags:
-            opened.append(Input(open_dataset(path, layout, **options), str(path), layout or "", options))
+            dataset = open_dataset(path, layout, **options)
+            opened.append(Input(dataset, (str(path),), layout or "", options))
     return _with_own_names(opened)
 
 
@@ -95,7 +96,9 @@ def _bags(paths: Listed[Path], options: Mapping[str, Any]) -> list[Input]:
     pairs = [*failed, *((path, one) for each in alike.values() for path, item in each for one in item.sequences)]
     _tell_apart(pairs)
     usable((sequence for _, sequence in pairs), "the bags")
-    return [_joined(each, () if number else failed, options) for number, each in enumerate(alike.values())]
+    given = tuple(str(path) for path in paths)
+    joined = (_joined(each, () if number else failed) for number, each in enumerate(alike.values()))
+    return [Input(dataset, given, BAG_LAYOUT, options) for dataset in joined]
 
 
 def _tell_apart(pairs: Listed[tuple[Path, Sequence]]) -> None:
@@ -106,20 +109,18 @@ def _tell_apart(pairs: Listed[tuple[Path, Sequence]]) -> None:
             sequence.name = "/".join([*path.resolve().parent.parts[1:], sequence.name])
 
 
-def _joined(
-    opened: Listed[tuple[Path, Dataset]], failed: Listed[tuple[Path, Sequence]], options: Mapping[str, Any]
-) -> Input:
-    pairs = [*((path, sequence) for path, dataset in opened for sequence in dataset.sequences), *failed]
-    sequences = tuple(sequence for _, sequence in pairs)
+def _joined(opened: Listed[tuple[Path, Dataset]], failed: Listed[tuple[Path, Sequence]]) -> Dataset:
+    sequences = (*(one for _, dataset in opened for one in dataset.sequences), *(one for _, one in failed))
     digest = hashlib.sha256("".join(dataset.fingerprint for _, dataset in opened).encode())
-    joined = replace(opened[0][1], name=f"{len(pairs)} bags", sequences=sequences, fingerprint=digest.hexdigest())
-    return Input(joined, os.pathsep.join(str(path) for path in dict(pairs)), BAG_LAYOUT, options)
+    return replace(opened[0][1], name=f"{len(sequences)} bags", sequences=sequences, fingerprint=digest.hexdigest())
 
 
 def _with_own_names(inputs: list[Input]) -> list[Input]:
-    """Call data sets of one name by their paths."""
+    """Call data sets of one name by their paths, and bags that are joined by theirs."""
     names = Counter(item.dataset.name for item in inputs)
-    return [
-        replace(item, dataset=replace(item.dataset, name=item.path)) if names[item.dataset.name] > 1 else item
-        for item in inputs
-    ]
+    return [item if names[item.dataset.name] == 1 else _with_own_name(item) for item in inputs]
+
+
+def _with_own_name(item: Input) -> Input:
+    name = item.paths[0] if len(item.paths) == 1 else ", ".join(one.name for one in item.dataset.sequences)
+    return replace(item, dataset=replace(item.dataset, name=name))

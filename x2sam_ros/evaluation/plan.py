@@ -22,9 +22,9 @@ from x2sam_ros.errors import ConfigError, TruthError, X2SamError
 from x2sam_ros.evaluation.baselines import copy_first, optical_flow
 from x2sam_ros.evaluation.inputs import Input
 from x2sam_ros.evaluation.methods import Method, X2SamMethod, evaluated_config
-from x2sam_ros.evaluation.prompting import PROMPTS, make_prompts
+from x2sam_ros.evaluation.prompting import PROMPTS, PlannedPrompt, make_prompts
 from x2sam_ros.evaluation.results import Cell
-from x2sam_ros.evaluation.truth.dataset import Dataset
+from x2sam_ros.evaluation.truth.dataset import Dataset, Sequence
 from x2sam_ros.model.x2sam import X2SAM
 
 BASELINES = {"copy_first": copy_first, "optical_flow": optical_flow}
@@ -160,7 +160,7 @@ class CellPlan:
         opener: opens the method.
         seed: of prompts that are drawn.
         official_quirks: score as the published evaluation does, mistakes included.
-        truth_path, truth_layout, truth_options: how the dataset was opened.
+        truth_paths, truth_layout, truth_options: how the dataset was opened.
     """
 
     cell: Cell
@@ -168,7 +168,7 @@ class CellPlan:
     opener: Opener
     seed: int = 0
     official_quirks: bool = False
-    truth_path: str = ""
+    truth_paths: tuple[str, ...] = ()
     truth_layout: str = ""
     truth_options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -181,6 +181,21 @@ class CellPlan:
         readable = "_".join(_NO_FILE_NAME.sub("-", part)[:40] for part in parts if part)
         digest = hashlib.sha256(json.dumps(asdict(cell)).encode()).hexdigest()
         return f"cells/{readable}-{digest[:8]}"
+
+    def prompts(self, sequence: Sequence) -> tuple[PlannedPrompt, ...]:
+        """Return the prompts of a sequence.
+
+        Raises:
+            X2SamError: it has no images, or no prompt can be made.
+        """
+        sequence.frames()  # where it has none, that is what is wrong
+        dataset = self.dataset
+        return make_prompts(sequence, dataset.kind, self.cell.prompt, dataset.categories, seed=self.seed)
+
+    def truth(self) -> dict[str, Any]:
+        """Return how the dataset is opened again, as JSON can hold it."""
+        options, fingerprint = dict(self.truth_options), self.dataset.fingerprint
+        return {"paths": self.truth_paths, "layout": self.truth_layout, "options": options, "fingerprint": fingerprint}
 
     def settings(self) -> dict[str, Any]:
         """Return every setting that the results depend on, by dotted name."""
@@ -227,7 +242,7 @@ def plan_cells(
                     mode=opener.mode,
                 )
                 plans.append(
-                    CellPlan(cell, dataset, opener, seed, official_quirks, item.path, item.layout, item.options)
+                    CellPlan(cell, dataset, opener, seed, official_quirks, item.paths, item.layout, item.options)
                 )
     for cell, count in Counter(plan.cell for plan in plans).items():
         if count > 1:
@@ -255,7 +270,7 @@ def check_truth(plan: CellPlan) -> None:
     dataset = plan.dataset
     for sequence in dataset.sequences:
         try:
-            make_prompts(sequence, dataset.kind, plan.cell.prompt, dataset.categories, seed=plan.seed)
+            plan.prompts(sequence)
             return
         except X2SamError as error:
             first = first or error

@@ -9,12 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
-from pycocotools import mask as coco_mask
 
-from x2sam_ros.errors import TruthError
-from x2sam_ros.rle import encode_rle, to_coco
+from x2sam_ros.errors import FrameError, TruthError
+from x2sam_ros.rle import Counts, decode_rle, encode_rle, from_coco, to_coco
 from x2sam_ros.types import BoolArray
 
 FORMAT = "x2sam-predictions-1"
@@ -79,6 +77,9 @@ class FramePrediction:
             ``stamp_ns`` plus latency for a replay, and measured live.
         is_lost: whether no answer came at all (live only); then there is no mask.
         source: topic or file of the image, by which its ground truth is found.
+
+    Raises:
+        TruthError: a mask is damaged, or of more pixels than the image, or of fewer.
     """
 
     frame_index: int
@@ -90,21 +91,19 @@ class FramePrediction:
     is_lost: bool = False
     source: str = ""
 
-    def mask(self, predicted: PredictedMask) -> BoolArray:
-        """Decode one of its masks, bool (H, W).
+    def __post_init__(self) -> None:
+        for predicted in self.masks:
+            try:
+                self._runs(predicted)
+            except FrameError as error:
+                raise TruthError(f"target {predicted.target_id} on frame {self.frame_index}: {error}") from error
 
-        Raises:
-            TruthError: it leaves the image.
-        """
-        try:
-            columns = coco_mask.decode({"size": list(self.size), "counts": predicted.rle})
-        except ValueError as error:
-            raise TruthError(
-                f"the mask of target {predicted.target_id} on frame {self.frame_index} leaves "
-                f"its {self.size[1]}x{self.size[0]} pixels; remove its file of predictions, and it is made again"
-            ) from error
-        mask: BoolArray = cv2.transpose(columns.T).view(np.bool_)  # column by column as runs are; cv2 transposes fast
-        return mask
+    def mask(self, predicted: PredictedMask) -> BoolArray:
+        """Decode one of its masks, bool (H, W)."""
+        return decode_rle(self._runs(predicted), *self.size)
+
+    def _runs(self, predicted: PredictedMask) -> Counts:
+        return from_coco({"size": self.size, "counts": predicted.rle})
 
     def mask_of_prompt(self, prompt_id: str) -> BoolArray:
         """Unite the masks of all targets that answer a prompt, bool (H, W)."""
@@ -159,7 +158,7 @@ def read_predictions(path: Path) -> SequencePredictions:
         if said.pop("format") != FORMAT:
             raise ValueError("another format")
         return _from_dict(said)
-    except (OSError, EOFError, ValueError, TypeError, KeyError) as error:
+    except (OSError, EOFError, ValueError, TypeError, KeyError, TruthError) as error:
         raise TruthError(f"{path} holds no predictions ({error}); remove it, and they are made again") from error
 
 

@@ -103,7 +103,8 @@ def _objects(sequence: Sequence, kind: str, categories: Listed[Category], seed: 
         if not thing.is_crowd and (kind != "text" or thing.object_id in words)
     ]
     planned: dict[int, PlannedPrompt] = {}
-    for frame in sequence.frames() if order else ():
+    images = sequence.frames()  # says what is wrong with them, which is why there may be no object
+    for frame in images if order else ():
         truth = sequence.truth(frame)
         if truth is None:
             continue

@@ -25,7 +25,9 @@ def results_tables(results: Results) -> list[Table]:
 
 def _table(dataset: str, cells: list[CellResult]) -> Table:
     names = [name for name in HEADLINES[Kind(cells[0].cell.kind)] if any(name in cell.metrics for cell in cells)]
-    words = [_words(cell.cell) for cell in cells]
+    checkpoints = {cell.cell.checkpoint for cell in cells}
+    are_short = len({PurePath(checkpoint).name for checkpoint in checkpoints}) == len(checkpoints)
+    words = [_words(cell.cell, are_short) for cell in cells]
     differing = [place for place in range(len(_WORDS)) if place == 0 or len({row[place] for row in words}) > 1]
     common = [word for place, word in enumerate(words[0]) if word and place not in differing]
     rows = [
@@ -40,5 +42,6 @@ def _table(dataset: str, cells: list[CellResult]) -> Table:
     return ", ".join([dataset, *common]), header, rows
 
 
-def _words(cell: Cell) -> tuple[str, ...]:
-    return cell.method, PurePath(cell.checkpoint).name, cell.memory_policy, cell.prompt, cell.mode
+def _words(cell: Cell, is_short: bool) -> tuple[str, ...]:
+    checkpoint = PurePath(cell.checkpoint).name if is_short else cell.checkpoint
+    return cell.method, checkpoint, cell.memory_policy, cell.prompt, cell.mode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -20,12 +21,11 @@ from x2sam_ros.evaluation.hardware import hardware
 from x2sam_ros.evaluation.methods import Method
 from x2sam_ros.evaluation.plan import CellPlan, Shelf, check_truth
 from x2sam_ros.evaluation.predictions import SequencePredictions, read_predictions, write_predictions
-from x2sam_ros.evaluation.prompting import make_prompts
 from x2sam_ros.evaluation.results import CellResult, Results, SequenceResult
 from x2sam_ros.evaluation.results_file import sequence_result_from_json, sequence_result_to_json, write_results
 from x2sam_ros.evaluation.scoring import combine, score_sequence
 
-RESULTS_FILE, SETTINGS_FILE = "results.json", "settings.json"
+RESULTS_FILE, SETTINGS_FILE, TRUTH_FILE = "results.json", "settings.json", "truth.json"
 MAX_DIFFERENCES = 8
 """Settings that a refusal names."""
 
@@ -106,8 +106,7 @@ class Worker:
         try:
             dataset, sequence = plan.dataset, plan.dataset.sequence(job.sequence)
             if method is not None:
-                prompts = make_prompts(sequence, dataset.kind, plan.cell.prompt, dataset.categories, seed=plan.seed)
-                predictions = method.run(sequence, prompts, on_frame)
+                predictions = method.run(sequence, plan.prompts(sequence), on_frame)
             if predictions is None:
                 raise ConfigError("nothing was answered")
             result = score_sequence(sequence, dataset, predictions, official_quirks=plan.official_quirks)
@@ -210,9 +209,10 @@ def _prepare(plan: CellPlan, out: Path, overwrite: bool) -> None:
                 f"{folder} holds results of another configuration: {'; '.join(told[:MAX_DIFFERENCES])}{more}; "
                 "give another --out, or --overwrite"
             )
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_whole(noted, json.dumps(settings, indent=1))
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_whole(noted, json.dumps(settings, indent=1))
+    _write_whole(folder / TRUTH_FILE, json.dumps(plan.truth(), indent=1))
 
 
 def predictions_path(folder: Path, sequence: str) -> Path:
@@ -276,7 +276,7 @@ def _cell_result(plan: CellPlan, scored: dict[str, SequenceResult]) -> CellResul
         folder=plan.folder,
         metrics=combine(plan.dataset.kind, good) if good else {},
         sequences=sequences,
-        truth_path=plan.truth_path,
+        truth_path=os.pathsep.join(plan.truth_paths),
         truth_layout=plan.truth_layout,
         fingerprint=plan.dataset.fingerprint,
         weights_sha256=plan.opener.weights_sha256,

@@ -5,6 +5,7 @@
 - The prompted frame counts, and so does the last one. DAVIS 2017 leaves out both where an object was shown: that is
   J&F_davis.
 - A frame without an answer, lost or refused, counts as empty.
+- A phrase is one sample of cIoU, gIoU, N-acc and T-acc: all pixels of all frames of its clip that count, together.
 - Where an object is not there, an empty mask is right: J and F are 1, and 0 for any other.
 - Pixels that nobody annotated are taken out of answer and truth alike.
 - A target belongs to the objects of its prompt. J and F are those of all its targets and all its objects together;
@@ -83,6 +84,7 @@ def score_sequence(
             curves=found.curves,
             worst=tuple(index for index, _ in sorted(found.frame_scores, key=lambda item: item[::-1])[:NUM_WORST]),
             counts=found.kept.counts(),
+            notes=(*result.notes, *found.notes),
         )
     except X2SamError as error:
         result = replace(result, error=described(error))

@@ -202,7 +202,7 @@ def _rle(mask: BoolArray) -> Rle:
 
 
 def write_bags(dataset: Dataset, folder: Path, on_sequence: Callable[[str], None] = lambda name: None) -> list[Path]:
-    """Write each sequence of a V-VGD dataset as one MCAP file.
+    """Write each sequence of a V-VGD dataset as one MCAP file in a folder of its own.
 
     ``CAMERA_TOPIC`` has the image files as they are; ``LABEL_TOPIC`` the annotated frames, a pixel is an object id;
     ``PROMPT_TOPICS``, on the prompt's frame alone, what is shown, a pixel is the number of a region from 1;
@@ -211,7 +211,7 @@ def write_bags(dataset: Dataset, folder: Path, on_sequence: Callable[[str], None
 
     Args:
         dataset: as truth/visual.py reads it.
-        folder: where to; it is made. A file is named by its sequence, / becomes _.
+        folder: where to; it is made. A bag is named by its sequence, / becomes _.
         on_sequence: called with the name of each sequence that is done.
 
     Returns:
@@ -219,18 +219,19 @@ def write_bags(dataset: Dataset, folder: Path, on_sequence: Callable[[str], None
 
     Raises:
         TruthError: another dataset, or damaged.
-        BagError: two sequences would have one file, or it cannot be written.
+        BagError: two sequences would have one bag, or it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     topics = {CAMERA_TOPIC: COMPRESSED_TYPE, LABEL_TOPIC: IMAGE_TYPE, RECORD_TOPIC: "std_msgs/msg/String"}
     topics |= dict.fromkeys(PROMPT_TOPICS.values(), IMAGE_TYPE)
     paths: list[Path] = []
     for sequence in dataset.sequences:
         if not isinstance(sequence, VisualSequence):
             raise TruthError(f"{sequence.name} has no regions to show; make them with `x2sam vgd`")
-        path = folder / f"{sequence.name.replace('/', '_')}.mcap"
+        name = sequence.name.replace("/", "_")
+        path = folder / name / f"{name}.mcap"  # bare files NAME_0, NAME_1 would be read as one recording
         if path in paths:
             raise BagError(f"{path} would hold two sequences, the second is {sequence.name}; rename one of them")
+        path.parent.mkdir(parents=True, exist_ok=True)
         with McapFile(path, topics) as bag:
             _write_bag(sequence, dataset, bag)
         paths.append(path)

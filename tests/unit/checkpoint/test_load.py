@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import threading
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from tests.published import small_model
-from x2sam_ros.checkpoint.load import build_skeleton, cast_weights, load_model, save_model, weight_infos
+from x2sam_ros.checkpoint.load import build_skeleton, cast_weights, load_model, save_model, weight_infos, weights_sha256
 from x2sam_ros.checkpoint.source import TensorInfo
 from x2sam_ros.errors import CheckpointError, ConfigError
 from x2sam_ros.model.config import preset
@@ -265,6 +266,18 @@ def test_the_manifest_notices_what_changed(saved: Path) -> None:
     (saved / "manifest.json").unlink()
     with pytest.raises(CheckpointError, match=r"has no manifest\.json"):
         load_model(saved, verify=True)
+
+
+def test_weights_are_known_by_their_sum_with_or_without_a_manifest(saved: Path, tmp_path: Path) -> None:
+    expected = hashlib.sha256((saved / "model.safetensors").read_bytes()).hexdigest()
+    assert weights_sha256(saved) == expected
+    (saved / "manifest.json").unlink()
+    assert weights_sha256(saved) == expected != weights_sha256("nano")
+    lose_weights(saved)
+    with pytest.raises(CheckpointError, match=r"has no model\.safetensors"):
+        weights_sha256(saved)
+    with pytest.raises(CheckpointError, match="nowhere"):
+        weights_sha256(tmp_path / "nowhere")
 
 
 def test_a_copy_of_the_shipped_weights_is_what_ships(tmp_path: Path) -> None:

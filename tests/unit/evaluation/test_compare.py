@@ -57,6 +57,17 @@ def test_only_sequences_of_both_count_and_the_others_are_listed() -> None:
     assert cells.notes == ("nano has other weights in A than in B",)
 
 
+def test_other_settings_are_told() -> None:
+    a, b = (
+        replace(
+            made_results(cell_result(LOW, cell)), configuration={"cells/made.truth.stride": stride, "seed": 0, **one}
+        )
+        for cell, stride, one in ((CELL, 1, {"cell.method": "a", "gone": 1}), (NEW, 2, {"cell.method": "b"}))
+    )
+    assert compare(a, b).cells[0].notes == ("truth.stride is 1 in A, 2 in B",)
+    assert compare(a, a).cells[0].notes == ()
+
+
 def test_cells_find_their_partners() -> None:
     policy = replace(CELL, memory_policy="spread")
     baseline = replace(CELL, method="copy_first", checkpoint="", memory_policy="")

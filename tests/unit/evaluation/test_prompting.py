@@ -12,6 +12,7 @@ from x2sam_ros.errors import ConfigError, TruthError
 from x2sam_ros.evaluation.prompting import PROMPTS, PlannedPrompt, make_prompts
 from x2sam_ros.evaluation.shown_regions import draw_region
 from x2sam_ros.evaluation.truth.dataset import Category, Expression, Kind, TrueObject
+from x2sam_ros.evaluation.truth.sequences import FailedSequence
 from x2sam_ros.types import BoxPrompt, CaptionPrompt, ClassListPrompt, MaskPrompt, PointPrompt, Task, TextPrompt
 
 CLASSES = (Category(0, "cat"), Category(7, "sky", is_stuff=True))
@@ -66,6 +67,13 @@ def test_an_object_in_words_is_its_first_own_expression_else_its_class_else_left
     assert all(isinstance(item.prompt, TextPrompt) and item.prompt.task is Task.REFSEG for item in planned)
     with pytest.raises(TruthError, match="clip has nothing that can be prompted by text"):
         make_prompts(MadeSequence([{1: columns(0, 2)}]), Kind.OBJECTS, "text", ())
+
+
+def test_a_sequence_without_masks_says_so_rather_than_that_nothing_can_be_prompted() -> None:
+    unseen = MadeSequence([{}], ())
+    unseen.frames = FailedSequence("clip", TruthError("its masks are missing")).frames  # type: ignore[method-assign]
+    with pytest.raises(TruthError, match="its masks are missing"):
+        make_prompts(unseen, Kind.OBJECTS, "mask", ())
 
 
 def test_frames_are_read_only_until_every_object_was_seen() -> None:

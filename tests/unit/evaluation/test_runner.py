@@ -40,7 +40,9 @@ def good(name: str) -> MadeSequence:
 
 
 def plans(dataset: Dataset, *methods: str, seed: int = 0) -> list[CellPlan]:
-    return plan_cells([Input(dataset, "here")], [BaselineOpener(m) for m in methods or ("copy_first",)], (), seed)
+    return plan_cells(
+        [Input(dataset, ("here", "there"))], [BaselineOpener(m) for m in methods or ("copy_first",)], (), seed
+    )
 
 
 def watched() -> tuple[Watch, list[str]]:
@@ -62,7 +64,7 @@ def test_cells_are_run_scored_and_written(tmp_path: Path) -> None:
     ]
     assert [cell.cell.method for cell in results.cells] == ["copy_first", "optical_flow"]
     for cell in results.cells:
-        assert (cell.cell.mode, cell.cell.prompt, cell.truth_path, len(cell.sequences)) == ("", "mask", "here", 2)
+        assert (cell.cell.mode, cell.cell.prompt, cell.truth_path, len(cell.sequences)) == ("", "mask", "here:there", 2)
         assert 0 < cell.metrics["J"] < 1
         assert predictions_path(tmp_path / cell.folder, "deep/b").is_file()
     assert results.configuration["seed"] == 0 and results.configuration["truth_fingerprint"] == "f" * 64
@@ -175,6 +177,25 @@ def test_plans_refuse_prompts_that_the_kind_has_not_and_repetitions() -> None:
         plan_cells([Input(of(good("a")))], [BaselineOpener("copy_first")], ["caption"])
     with pytest.raises(ConfigError, match="asked for twice: made, objects, copy_first, mask"):
         plans(of(good("a")), "copy_first", "copy_first")
+
+
+def test_a_sequence_without_images_says_so_whatever_the_prompt(tmp_path: Path) -> None:
+    class Empty(MadeSequence):
+        def frames(self):
+            raise TruthError(f"{self.name} has no frames")
+
+    results = run_cells(plans(of(good("a"), Empty([], name="none"))), tmp_path)
+    assert [each.error for _, each in failures(results)] == ["none has no frames"]
+
+
+def test_plans_combine_everything_and_every_cell_has_a_folder_of_its_own() -> None:
+    inputs = [Input(of(good("a")), ("one",)), Input(replace(of(good("a")), name="b/ä"), ("two",))]
+    openers = [BaselineOpener("copy_first"), BaselineOpener("copy_first", "/old/nano"), BaselineOpener("optical_flow")]
+    made = plan_cells(inputs, openers, ("mask", "box"), seed=3)
+    assert len({plan.folder for plan in made}) == len(made) == 12
+    assert made[2].folder.startswith("cells/made_copy_first_nano_mask-") and made[6].folder.startswith("cells/b-ä_")
+    assert {plan.seed for plan in made} == {3} and made[6].truth_paths == ("two",)
+    assert [plan.cell.prompt for plan in plan_cells(inputs, openers[:1], ())] == ["mask", "mask"]
 
 
 def test_settings_file_tells_what_a_cell_is(tmp_path: Path) -> None:

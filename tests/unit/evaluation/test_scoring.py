@@ -26,6 +26,7 @@ from x2sam_ros.evaluation.results import SequenceResult
 from x2sam_ros.evaluation.results_file import sequence_result_from_json, sequence_result_to_json
 from x2sam_ros.evaluation.scoring import combine, score_sequence
 from x2sam_ros.evaluation.truth.dataset import Category, Expression, Kind, TrueFrame, TrueObject
+from x2sam_ros.evaluation.truth.sequences import FailedSequence
 
 HALF = columns(0, 2)  # of columns(0, 4): J is 1 / 2
 
@@ -119,7 +120,7 @@ def test_official_quirks_give_every_frame_the_same_weight() -> None:
     assert score(sequence, answers, official_quirks=True).metrics["J"] == 0.8
 
 
-def test_phrases_of_images_have_iou_and_those_of_clips_j_and_f() -> None:
+def test_phrases_have_iou_and_those_of_clips_j_and_f_too() -> None:
     prompts = (
         prompt("a", "text", query="the left one"),
         prompt("none", "text", ids=()),
@@ -134,7 +135,19 @@ def test_phrases_of_images_have_iou_and_those_of_clips_j_and_f() -> None:
     assert image.curves[0].name == "the left one" and "J&F" not in image.metrics
     clip = score(MadeSequence([truth] * 2), answered([{1: HALF}] * 2, prompts, of_prompt={1: "a"}), Kind.REFERRING)
     assert clip.metrics["J"] == pytest.approx((0.5 + 1 + 1) / 3)
-    assert not {"gIoU", "IDF1"} & set(clip.metrics) and math.isnan(clip.metrics["J_davis"])
+    assert clip.metrics["gIoU"] == pytest.approx((0.5 + 1 + 1) / 3) and clip.metrics["cIoU"] == 0.5
+    assert "IDF1" not in clip.metrics and math.isnan(clip.metrics["J_davis"])
+
+
+def test_a_phrase_has_one_iou_over_its_clip() -> None:
+    truth = [{1: columns(0, 4)}, None, {}, {1: columns(0, 2)}]
+    answers = answered([{1: columns(0, 2)}, {1: HALF}, {1: NOTHING}, {1: columns(0, 2)}], (prompt("a", "text"),))
+    found = score(MadeSequence(truth), answers, Kind.REFERRING).metrics
+    assert found["gIoU"] == pytest.approx((8 + 8) / (16 + 8)) and found["T-acc"] == 1 and math.isnan(found["N-acc"])
+    late = (prompt("a", "text"), prompt("b", "text", frame_index=3, ids=(2,)))
+    assert score(MadeSequence([*truth[:3], None]), answers, Kind.REFERRING).metrics["gIoU"] == 0.5
+    answers = replace(answers, prompts=late)
+    assert score(MadeSequence([*truth[:3], None]), answers, Kind.REFERRING).metrics["gIoU"] == 0.5  # b never counts
 
 
 CLASSES = (Category(3, "Cup"), Category(8, "plate"), Category(9, "sky", is_stuff=True))
@@ -205,6 +218,13 @@ def test_phrases_of_a_description_are_compared_with_those_of_the_truth() -> None
     assert result.counts["words"]["state"] == {"clip": ["a cup", ["a cup on a plate"]]}
 
 
+def test_a_description_notes_what_its_words_cannot_be_scored_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    sequence = MadeSequence([{1: HALF}], captions=("a cup",))
+    result = score(sequence, answered([{}], (prompt("caption", "caption"),)), Kind.CAPTIONS)
+    assert len(result.notes) == 1 and "no METEOR and CIDEr: there is no java" in result.notes[0]
+
+
 def test_a_sequence_without_anything_to_score_says_so() -> None:
     empty = score(MadeSequence([None, None]), answered([{1: HALF}] * 2))
     assert "none of its 2 frames is annotated at all" in empty.error and not empty.metrics
@@ -237,6 +257,11 @@ def test_predictions_of_another_size_are_refused() -> None:
 class Damaged(MadeSequence):
     def truth(self, frame) -> TrueFrame | None:
         raise TruthError(f"mask of {frame.size} is damaged")
+
+
+def test_objects_that_cannot_be_looked_for_are_an_error_of_the_sequence() -> None:
+    broken = FailedSequence("broken", TruthError("mask 3 is damaged"))
+    assert score_sequence(broken, made_dataset(Kind.OBJECTS, broken), answered([{}])).error == "mask 3 is damaged"
 
 
 def test_whose_fault_a_wrong_size_is() -> None:

@@ -151,7 +151,8 @@ def test_bags_hold_images_truth_and_prompts(tmp_path: Path) -> None:
 def test_bags_are_the_same_bytes_and_refuse_two_of_one_name(tmp_path: Path) -> None:
     dataset = open_dataset(write_visual(tmp_path))
     first, second = (write_bags(dataset, tmp_path / name) for name in ("a", "b"))
-    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    one, two = ([path.read_bytes() for path in paths] for paths in (first, second))
+    assert one == two and [each.name for each in open_dataset(tmp_path / "a").sequences] == ["park", "yard"]
     twice = made_dataset(Kind.VISUAL, dataset.sequences[0], dataset.sequences[0])
     with pytest.raises(BagError, match="would hold two sequences, the second is park"):
         write_bags(twice, tmp_path / "c")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 from collections import Counter
@@ -234,15 +235,12 @@ class CaptionText:
 
     def compute(self) -> Scores:
         """Return ``meteor`` and ``cider``. This starts Java, for seconds: ask once, over all samples."""
-        self.notes = ()
-        if self._captions:
+        self.notes = missing_tools() if self._captions else ()
+        if self._captions and not self.notes:
             try:
                 return _language_scores(dict(sorted(self._captions.items())))
             except (ImportError, OSError, ValueError) as error:
-                self.notes = (
-                    f"no METEOR and CIDEr: {error}; pip install pycocoevalcap==1.2, install a Java runtime "
-                    "(apt install default-jre-headless), and see that the package's folder can be written to",
-                )
+                self.notes = (_advice(error),)
         return {"meteor": float("nan"), "cider": float("nan")}
 
     def reset(self) -> None:
@@ -267,9 +265,23 @@ class CaptionText:
         self._captions = dict(state)
 
 
-def _language_scores(captions: Mapping[str, list[Any]]) -> Scores:
+def missing_tools() -> tuple[str, ...]:
+    """Say what is missing here to measure METEOR and CIDEr, as ``CaptionText.notes`` does, without starting them."""
     if shutil.which("java") is None:
-        raise OSError("there is no java to be found")
+        return (_advice("there is no java to be found"),)
+    if importlib.util.find_spec("pycocoevalcap") is None:
+        return (_advice("there is no pycocoevalcap"),)
+    return ()
+
+
+def _advice(reason: object) -> str:
+    return (
+        f"no METEOR and CIDEr: {reason}; pip install pycocoevalcap==1.2, install a Java runtime "
+        "(apt install default-jre-headless), and see that the package's folder can be written to"
+    )
+
+
+def _language_scores(captions: Mapping[str, list[Any]]) -> Scores:
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.meteor.meteor import Meteor
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer

@@ -70,7 +70,7 @@ _ALL = [
     MetricInfo("IDP", "share of predicted masks with the right identity"),
     MetricInfo("IDR", "share of true masks with the right identity"),
     MetricInfo("IDsw", "times an object's target changed", "times", higher_is_better=False),
-    MetricInfo("Frag", "times an object was lost and found again", "times", higher_is_better=False),
+    MetricInfo("Frag", "times an object was found again, after a loss or an absence", "times", higher_is_better=False),
     MetricInfo("latency_J&F", "J&F against the image that is current when the mask is published"),
     MetricInfo("latency_J", "J against the image that is current when the mask is published"),
     MetricInfo("latency_F", "F against the image that is current when the mask is published"),

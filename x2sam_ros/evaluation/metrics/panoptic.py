@@ -46,7 +46,7 @@ class Segments:
     crowds: Collection[int] = ()
 
     def __post_init__(self) -> None:
-        strangers = sorted({*_run_values(self.ids)[0].tolist(), *self.crowds} - {VOID, *self.classes})
+        strangers = sorted({*run_values(self.ids)[0].tolist(), *self.crowds} - {VOID, *self.classes})
         if strangers or VOID in self.classes or VOID in self.crowds:
             raise FrameError(
                 f"segment {strangers[0] if strangers else VOID} {'has no class' if strangers else 'is void'}; "
@@ -101,7 +101,7 @@ def shared_pixels(predicted: Segments, truth: Segments) -> SharedPixels:
     """
     if predicted.ids.shape != truth.ids.shape:
         raise FrameError(f"maps to compare have shapes {predicted.ids.shape} and {truth.ids.shape}; resize one")
-    true_runs, own_runs, lengths = _run_values(truth.ids, predicted.ids)
+    true_runs, own_runs, lengths = run_values(truth.ids, predicted.ids)
     true_ids, rows = np.unique(true_runs, return_inverse=True)
     own_ids, columns = np.unique(own_runs, return_inverse=True)
     cells, cell_of_run = np.unique(rows * len(own_ids) + columns, return_inverse=True)
@@ -110,7 +110,7 @@ def shared_pixels(predicted: Segments, truth: Segments) -> SharedPixels:
     return SharedPixels(dict(zip(pairs, pixels)), predicted.classes, truth.classes, frozenset(truth.crowds))
 
 
-def _run_values(*maps: IntArray) -> tuple[npt.NDArray[Any], ...]:
+def run_values(*maps: IntArray) -> tuple[npt.NDArray[Any], ...]:
     """Return the value that each map has in every run of pixels in which none of them changes, and the runs' lengths.
 
     Neighbours mostly are of one segment: there are far fewer runs than pixels to be sorted.

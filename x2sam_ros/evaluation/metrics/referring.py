@@ -58,19 +58,22 @@ class ReferringIoU:
             raise FrameError(f"masks of a sample differ: answer {predicted.shape}, truth {truth.shape}{ignored}")
         if ignore is not None:
             predicted, truth = predicted & ~ignore, truth & ~ignore
-        counts = self._counts
-        intersection, union = int(np.count_nonzero(predicted & truth)), int(np.count_nonzero(predicted | truth))
+        self.add(*(int(np.count_nonzero(mask)) for mask in (predicted & truth, predicted, truth)))
+
+    def add(self, intersection: int, answered: int, true: int) -> None:
+        """Add one sample by its pixels: those in common, those of the answer, those of the truth."""
+        counts, union = self._counts, answered + true - intersection
         iou = intersection / union if union else 1.0
         counts.intersection += intersection
         counts.union += union
         counts.iou += iou
-        if truth.any():
+        if true:
             counts.targets += 1
-            counts.answered += int(predicted.any())
+            counts.answered += bool(answered)
             counts.hits = tuple(hits + (iou >= percent / 100) for hits, percent in zip(counts.hits, PRECISION_PERCENT))
         else:
             counts.no_targets += 1
-            counts.silent += int(not union)
+            counts.silent += not union
 
     def compute(self) -> Scores:
         """Return ``giou`` and ``ciou``, ``precision_50`` to ``precision_90``, ``n_acc`` and ``t_acc``.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from x2sam_ros.errors import FrameError
 from x2sam_ros.evaluation.metrics.metric import Scores
-from x2sam_ros.evaluation.metrics.panoptic import VOID, ClassName, Segments
+from x2sam_ros.evaluation.metrics.panoptic import VOID, ClassName, Segments, run_values
 from x2sam_ros.types import IntArray
 
 UNMARKED = -1
@@ -54,9 +54,10 @@ class SemanticIoU:
         if predicted.shape != truth.shape:
             raise FrameError(f"label maps to compare have shapes {predicted.shape} and {truth.shape}; resize one")
         side = len(self._confusion)
-        own, true = (np.where((m >= 0) & (m < side - 1), m, side - 1).astype(np.int64) for m in (predicted, truth))
-        cells = np.bincount((own * side + true).ravel(), minlength=side**2)
-        self._confusion += cells.reshape(side, side)
+        *labels, lengths = run_values(predicted, truth)
+        own, true = (np.where((m >= 0) & (m < side - 1), m, side - 1).astype(np.int64) for m in labels)
+        cells = np.bincount(own * side + true, lengths, side**2)
+        self._confusion += cells.astype(np.int64).reshape(side, side)
 
     def class_ious(self) -> _Numbers:
         """Return the IoU of every class, float (C,), NaN where the truth has none of it."""

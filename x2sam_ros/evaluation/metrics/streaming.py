@@ -87,11 +87,7 @@ class ObjectWatch:
         self.latency_f.append(boundary_accuracy(mask, true))
 
     def _judge_own(self, stamp_ns: int, published_ns: int | None, mask: BoolArray, truth: BoolArray) -> None:
-        is_there = bool(truth.any())
-        found_ns = published_ns if is_there and region_similarity(mask, truth) >= FOUND_J else None
-        if found_ns is not None and self.first_mask_s is None:
-            self.first_mask_s = (found_ns - self._prompted_ns) / 1e9
-        if not is_there:
+        if not truth.any():
             self._frames_left = 0
             self._is_away = self._was_seen
             self.num_absent += 1
@@ -101,10 +97,15 @@ class ObjectWatch:
         if self._is_away:
             self._returned_ns, self._frames_left = stamp_ns, REACQUIRE_FRAMES
             self.num_returns += 1
-        if found_ns is not None and self._frames_left:
-            self.reacquired_s.append((stamp_ns - self._returned_ns) / 1e9)
-        self._frames_left = 0 if found_ns is not None else max(self._frames_left - 1, 0)
         self._is_away, self._was_seen = False, True
+        is_sought = self.first_mask_s is None or self._frames_left > 0
+        if published_ns is not None and is_sought and region_similarity(mask, truth) >= FOUND_J:
+            if self.first_mask_s is None:
+                self.first_mask_s = (published_ns - self._prompted_ns) / 1e9
+            if self._frames_left:
+                self.reacquired_s.append((stamp_ns - self._returned_ns) / 1e9)
+            self._frames_left = 0
+        self._frames_left = max(self._frames_left - 1, 0)
         if self._before is not None and self._before[1].shape == truth.shape:
             overlaps = [region_similarity(now, then) for now, then in zip((mask, truth), self._before)]
             self.changes.append(abs(overlaps[0] - overlaps[1]))

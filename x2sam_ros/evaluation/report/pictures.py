@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from x2sam_ros.errors import TruthError
+from x2sam_ros.bag.source import FrameSource
+from x2sam_ros.errors import FrameError, TruthError
 from x2sam_ros.evaluation.predictions import FramePrediction, SequencePredictions
 from x2sam_ros.evaluation.truth.dataset import Dataset, Sequence
 from x2sam_ros.types import BoolArray, Frame, Uint8Array
@@ -56,22 +57,30 @@ def draw_frames(
 
     Args:
         dataset: gives the classes their names.
-        sequence: is read up to the last frame that is wanted.
+        sequence: where all its images can be used, only those that are wanted are decoded.
         predictions: of the sequence.
         wanted: indices of frames.
 
     Raises:
         X2SamError: images or ground truth cannot be read, or are others than those that were predicted.
     """
-    missing = set(wanted)
-    for frame in sequence.frames():
-        if not missing:
-            break
-        if frame.frame_index in missing:
-            missing.remove(frame.frame_index)
-            yield _draw(dataset, sequence, predictions, frame)
-    if missing:
+    frames = _frames(sequence.frames(), predictions, wanted)
+    if missing := set(wanted).difference(frame.frame_index for frame in frames):
         raise TruthError(f"{sequence.name} has no frame {min(missing)} any more; evaluate it again")
+    for frame in frames:
+        yield _draw(dataset, sequence, predictions, frame)
+
+
+def _frames(source: FrameSource, predictions: SequencePredictions, wanted: Collection[int]) -> list[Frame]:
+    stamps = {frame.frame_index: frame.stamp_ns for frame in predictions.frames}
+    try:
+        picked = list(source.pick(wanted))
+        if all(stamps.get(frame.frame_index) == frame.stamp_ns for frame in picked) and len(picked) == len(wanted):
+            return picked
+    except FrameError:
+        pass
+    # an image that was left out counts for nothing, which is known when all are decoded
+    return [frame for frame in source if frame.frame_index in wanted]
 
 
 def _draw(dataset: Dataset, sequence: Sequence, predictions: SequencePredictions, frame: Frame) -> Picture:
@@ -145,7 +154,7 @@ def _scaled(mask: BoolArray, size: tuple[int, int]) -> BoolArray:
 
 def _data_uri(image: Uint8Array) -> str:
     for quality in _QUALITIES:
-        data = cv2.imencode(".webp", image[..., ::-1], [cv2.IMWRITE_WEBP_QUALITY, quality])[1].tobytes()
+        data = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
         if len(data) <= MAX_BYTES:
             break
-    return f"data:image/webp;base64,{base64.b64encode(data).decode()}"
+    return f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from x2sam_ros.evaluation.metrics.captions import Phrase
+from x2sam_ros.evaluation.metrics.captions import Phrase, missing_tools
 from x2sam_ros.evaluation.metrics.mask_ap import coco_rle
 from x2sam_ros.evaluation.scorers.frames import Found, Job, ScoredFrame, best_overlap, overlaps
 
@@ -51,6 +51,7 @@ def score_captions(job: Job) -> Found:
     if job.sequence.captions:
         answer = " ".join(prompt.response for prompt in job.prompts)
         found.kept.make("words").update(name, answer, job.sequence.captions)
+        found.notes = missing_tools()
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -33,11 +34,13 @@ class Found:
         kept: the metrics.
         frame_scores: (frame index, 0 to 1) of every frame that counted, for the worst ones.
         curves: of each prompt, for kinds that follow objects.
+        notes: why numbers will be missing.
     """
 
     kept: Kept = field(default_factory=Kept)
     frame_scores: list[tuple[int, float]] = field(default_factory=list)
     curves: tuple[Curve, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class ScoredFrame:
@@ -127,7 +130,6 @@ class Job:
     num_annotated: int = 0
 
     def __post_init__(self) -> None:
-        self._objects = {item.object_id: item for item in self.sequence.objects}
         self._categories = {item.category_id: item for item in self.dataset.categories}
         exact = {_plain(item.name): item for item in reversed(self.dataset.categories)}
         self._by_name = {**{name.casefold(): item for name, item in reversed(exact.items())}, **exact}
@@ -143,6 +145,10 @@ class Job:
     def is_clip(self) -> bool:
         """Whether it has more than one frame."""
         return len(self.predictions.frames) > 1
+
+    @cached_property
+    def _objects(self) -> dict[int, TrueObject]:
+        return {item.object_id: item for item in self.sequence.objects}
 
     def frames(self) -> Iterator[ScoredFrame]:
         """Read every frame once, in order.

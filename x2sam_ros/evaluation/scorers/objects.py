@@ -13,7 +13,6 @@ from x2sam_ros.evaluation.predictions import GivenPrompt
 from x2sam_ros.evaluation.results import Curve
 from x2sam_ros.evaluation.scorers.frames import Found, Job, ScoredFrame, overlaps
 from x2sam_ros.evaluation.truth.dataset import Kind
-from x2sam_ros.types import BoolArray
 
 REGIONS = ("point", "scribble", "box", "mask")
 """Prompts that show an object: DAVIS's protocol is for these."""
@@ -22,16 +21,18 @@ REGIONS = ("point", "scribble", "box", "mask")
 class _Followed:
     """One prompt through the sequence."""
 
-    def __init__(self, prompt: GivenPrompt) -> None:
-        self.prompt = prompt
+    def __init__(self, prompt: GivenPrompt, is_phrase: bool) -> None:
+        self.prompt, self._is_phrase = prompt, is_phrase
         self.watch: ObjectWatch | None = None
         self.j: list[float | None] = []
         self.f: list[float | None] = []
         self.is_absent: list[bool] = []
+        self.pixels = np.zeros(3, np.int64)
+        """Of a phrase over all frames: of answer and truth in common, of the answer, of the truth."""
 
-    def see(self, frame: ScoredFrame) -> tuple[BoolArray, BoolArray] | None:
-        """Score one frame; return answer and truth, or None before the prompt or without annotation."""
-        j = f = seen = None
+    def see(self, frame: ScoredFrame) -> None:
+        """Score one frame; before the prompt or without annotation it does not count."""
+        j = f = None
         absent = False
         if frame.index >= self.prompt.frame_index:
             raw = frame.raw_of_prompt(self.prompt.prompt_id)
@@ -40,7 +41,8 @@ class _Followed:
             if truth is not None:
                 j, f = region_similarity(predicted, truth), boundary_accuracy(predicted, truth)
                 absent = not truth.any()
-                seen = predicted, truth
+                if self._is_phrase:
+                    self.pixels += [np.count_nonzero(mask) for mask in (predicted & truth, predicted, truth)]
             answer = frame.prediction
             self.watch = self.watch or ObjectWatch(answer.stamp_ns)
             published_ns = None if answer.is_lost else answer.published_ns
@@ -48,7 +50,6 @@ class _Followed:
         self.j.append(j)
         self.f.append(f)
         self.is_absent.append(absent)
-        return seen
 
     def counted(self, without: tuple[int, ...] = ()) -> tuple[list[float], list[float]]:
         """Return J and F of the frames that count, less some."""
@@ -93,21 +94,23 @@ def score_objects(job: Job) -> Found:
     """Score prompts that mean an object each, or phrases that mean one, several or none."""
     found = Found()
     is_referring = job.dataset.kind is Kind.REFERRING
-    followed = [_Followed(prompt) for prompt in job.prompts]
+    followed = [_Followed(prompt, is_referring) for prompt in job.prompts]
     identities = None if is_referring else _Identities(job.prompts)
-    phrases = found.kept.make("phrases") if is_referring and not job.is_clip else None
     for frame in job.frames():
         for one in followed:
-            seen = one.see(frame)
-            if phrases is not None and seen is not None:
-                phrases.update(*seen)
+            one.see(frame)
         if identities is not None:
             identities.see(frame)
         values = [one.j[-1] for one in followed if one.j[-1] is not None]
         if values:
             found.frame_scores.append((frame.index, float(np.mean(values))))
     found.curves = tuple(one.curve(job) for one in followed)
-    if phrases is None:
+    if is_referring:
+        phrases = found.kept.make("phrases")
+        for one in followed:
+            if one.counted()[0]:
+                phrases.add(*one.pixels.tolist())
+    if job.is_clip or not is_referring:
         _add_followed(found, job, followed)
     if identities is not None:
         found.kept.make("identity").update(identities.overlaps)

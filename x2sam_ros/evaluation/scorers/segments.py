@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
+import cv2
 import numpy as np
 
 from x2sam_ros.evaluation.metrics.panoptic import VOID, PanopticQuality, Segments, SharedPixels, shared_pixels
 from x2sam_ros.evaluation.metrics.semantic import UNMARKED
 from x2sam_ros.evaluation.scorers.frames import Found, Job, ScoredFrame
 from x2sam_ros.evaluation.truth.dataset import Category, TrueFrame
+from x2sam_ros.evaluation.truth.label_maps import values_in
 from x2sam_ros.types import BoolArray, IntArray
 
 
@@ -70,7 +72,9 @@ def _painted(size: tuple[int, int], background: int, layers: list[tuple[int, Boo
     """Draw numbers into a map, the last on top."""
     painted = np.full(size, background, np.int32)
     for number, mask in layers:
-        np.copyto(painted, np.int32(number), where=mask)
+        left, top, width, height = cv2.boundingRect(mask.view(np.uint8))
+        box = slice(top, top + height), slice(left, left + width)
+        np.copyto(painted[box], np.int32(number), where=mask[box])
     return painted
 
 
@@ -82,15 +86,11 @@ def _surest_last(job: Job, frame: ScoredFrame) -> list[tuple[int, Category]]:
 
 def _predicted_segments(job: Job, frame: ScoredFrame, names: dict[int, str]) -> Segments:
     surest_last = _surest_last(job, frame)
-    masks = [frame.raw(row) for row, _ in surest_last]
-    painted = _painted(frame.size, 0, list(enumerate(masks, start=1)))
-    # A target that is wholly covered is none; target ids may begin at 0, which is void's.
-    is_shown = np.bincount(painted.ravel(), minlength=len(masks) + 1)[1:] > 0
-    ids = [frame.masks[row].target_id + 1 for row, _ in surest_last]
-    classes = {
-        number: names[category.category_id] for number, (_, category), seen in zip(ids, surest_last, is_shown) if seen
-    }
-    return Segments(np.array([VOID, *ids])[painted], classes)
+    numbers = [frame.masks[row].target_id + 1 for row, _ in surest_last]  # a target may have id 0, which is void's
+    ids = _painted(frame.size, VOID, [(number, frame.raw(row)) for number, (row, _) in zip(numbers, surest_last)])
+    shown = values_in(ids)  # a target that is wholly covered is none
+    classes = {number: names[item.category_id] for number, (_, item) in zip(numbers, surest_last) if number in shown}
+    return Segments(ids, classes)
 
 
 def _true_segments(job: Job, truth: TrueFrame, names: dict[int, str]) -> Segments:

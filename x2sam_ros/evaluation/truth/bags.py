@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -43,19 +44,24 @@ _OTHER_WORDS = ("overlay", "depth", "x2sam")
 
 _ENCODINGS = ("mono8", "8UC1", "mono16", "16UC1")
 
+_PART_NUMBER = re.compile(r"_\d+$")
+
 _OPEN_BAGS = 2
 """Bags whose label images are kept, compressed: that of the frame asked for, and the one before it."""
 
 
 def find_bags(path: Path, options: Options) -> Path | None:
-    """Return a bag, or a folder of bags."""
+    """Return a bag, or a folder of bags, which may be bare files."""
     return path if _bags(path) else None
 
 
 def _bags(path: Path) -> list[Path]:
-    if is_bag(path):
-        return [path]
-    return sorted(filter(is_bag, path.iterdir()), key=natural_key) if path.is_dir() else []
+    inside = sorted(filter(is_bag, path.iterdir()), key=natural_key) if path.is_dir() else []
+    if not is_bag(path):
+        return inside
+    # the files of one recording are called NAME_0, NAME_1, ...
+    names = {_PART_NUMBER.sub("", bag.stem) for bag in inside}
+    return [path] if len(names) < 2 or (path / "metadata.yaml").exists() else inside
 
 
 def _name(path: Path) -> str:

@@ -35,11 +35,18 @@ class Kind(str, Enum):
 
 @dataclass(frozen=True)
 class Category:
-    """A class of a dataset; ``category_id`` is the dataset's own number, which need not be consecutive."""
+    """A class of a dataset; ``category_id`` is the dataset's own number, which need not be consecutive.
+
+    Raises:
+        TruthError: its name is no text.
+    """
 
     category_id: int
     name: str
     is_stuff: bool = False
+
+    def __post_init__(self) -> None:
+        _check_text(f"the name of category {self.category_id}", self.name)
 
 
 @dataclass(frozen=True)
@@ -65,11 +72,22 @@ class Expression:
         expression_id: unique in the sequence.
         text: the words; '' for a region.
         object_ids: what is meant; () where nothing in the sequence is.
+
+    Raises:
+        TruthError: the words are no text.
     """
 
     expression_id: str
     text: str
     object_ids: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        _check_text(f"expression {self.expression_id}", self.text)
+
+
+def _check_text(what: str, text: object) -> None:
+    if not isinstance(text, str):
+        raise TruthError(f"{what} is {text!r:.40}, expected text")
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ class DrawnSequence(Sequence):
         draw: returns the same drawing each time; it travels to other processes.
         objects: those whose labels count.
         expressions: words for them.
+        stride: keep every n-th frame.
     """
 
     def __init__(
@@ -33,13 +34,14 @@ class DrawnSequence(Sequence):
         draw: Callable[[], Drawing],
         objects: tuple[TrueObject, ...],
         expressions: tuple[Expression, ...] = (),
+        stride: int = 1,
     ) -> None:
         super().__init__(name, objects, expressions)
-        self._draw = draw
+        self._draw, self._stride = draw, stride
 
     def frames(self) -> FrameSource:
         """Return the images."""
-        return _DrawnSource(self.name, self._draw)
+        return _DrawnSource(self.name, self._draw, self._stride)
 
     def truth(self, frame: Frame) -> TrueFrame:
         """Return the objects that have a pixel on an image."""
@@ -49,8 +51,8 @@ class DrawnSequence(Sequence):
 
 
 class _DrawnSource(FrameSource):
-    def __init__(self, name: str, draw: Callable[[], Drawing]) -> None:
-        super().__init__(name, name, 1)
+    def __init__(self, name: str, draw: Callable[[], Drawing], stride: int) -> None:
+        super().__init__(name, name, stride)
         self._draw = draw
 
     @property

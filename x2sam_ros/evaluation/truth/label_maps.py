@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from pycocotools import mask as coco_mask
 
 from x2sam_ros.errors import TruthError
 from x2sam_ros.evaluation.truth.dataset import TrueFrame
+from x2sam_ros.rle import decode_rle, from_coco
 from x2sam_ros.types import BoolArray
 
 Labels = npt.NDArray[Any]
@@ -23,7 +24,8 @@ Labels = npt.NDArray[Any]
 _DAMAGE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 """What Pillow raises on a file that is none of its pictures, or half of one."""
 
-_WIDE = 1 << 16
+_REACH = 4
+"""How many pictures' lengths away a polygon's corner may lie: pycocotools takes memory for every pixel until there."""
 
 
 def read_picture(path: Path) -> Labels:
@@ -40,6 +42,8 @@ def read_picture(path: Path) -> Labels:
             return np.asarray(picture)
     except _DAMAGE as error:
         said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, UnidentifiedImageError):  # which tells where in memory the file was
+            said = "it is no picture"
         raise TruthError(f"{path} cannot be read as a mask: {said}; copy it again") from error
 
 
@@ -77,9 +81,9 @@ def read_colours(path: Path) -> Labels:
 
 def values_in(labels: Labels) -> list[int]:
     """Return the values of a label image, ascending."""
-    if labels.size and int(labels.min()) >= 0 and int(labels.max()) < _WIDE:
-        return np.flatnonzero(np.bincount(labels.ravel())).tolist()
-    found: list[int] = np.unique(labels).tolist()
+    pixels = labels.ravel()
+    changes = pixels[1:][pixels[1:] != pixels[:-1]]  # far fewer than pixels
+    found: list[int] = np.unique(np.append(pixels[:1], changes)).tolist()
     return found
 
 
@@ -115,7 +119,7 @@ def frame_of_labels(
     for value in found:
         if value in objects:
             masks[ids.index(objects[value])] |= labels == value
-    unmarked = [value for value in found if value in ignored]
+    unmarked = [value for value in found if value in ignored and value not in objects]
     return TrueFrame(tuple(ids), masks, np.isin(labels, unmarked) if unmarked else None)
 
 
@@ -137,37 +141,15 @@ def mask_of_segmentation(segmentation: Any, size: tuple[int, int]) -> BoolArray:
             polygons = [polygon for polygon in segmentation if polygon]
             if not polygons:
                 return np.zeros(size, np.bool_)
+            if any(not (np.abs(polygon) <= _REACH * max(size)).all() for polygon in polygons):  # NaN is not, either
+                raise ValueError(f"a polygon leads far out of its picture of {size[1]}x{size[0]}")
             packed = coco_mask.merge(coco_mask.frPyObjects(polygons, *size))
-        elif isinstance(segmentation["counts"], list):
-            height, width = map(int, segmentation["size"])
-            if sum(segmentation["counts"]) != height * width or min(segmentation["counts"], default=0) < 0:
-                raise ValueError(f"its runs are {sum(segmentation['counts'])} pixels of {width}x{height}")
-            packed = coco_mask.frPyObjects(segmentation, height, width)
-        else:
-            packed = segmentation
-            covered, (height, width) = _covered(segmentation["counts"]), map(int, segmentation["size"])
-            if covered != height * width:
-                raise ValueError(f"its runs are {covered} pixels of {width}x{height}")
-        return np.ascontiguousarray(coco_mask.decode(packed).astype(np.bool_))
+            return np.ascontiguousarray(coco_mask.decode(packed).astype(np.bool_))
+        height, width = map(int, segmentation["size"])
+        counts = segmentation["counts"]
+        return decode_rle(counts if isinstance(counts, list) else from_coco(segmentation), height, width)
     except Exception as error:  # pycocotools raises whatever its C code or the types make of it
         raise TruthError(f"a segmentation is damaged ({error}); export the annotations again") from error
-
-
-def _covered(counts: str | bytes) -> int:
-    """Return how many pixels compressed run lengths are: pycocotools takes runs that end early for a whole mask.
-
-    Source: COCO's mask API; see ``rle.to_coco``.
-    """
-    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
-    ends = np.flatnonzero(codes & 32 == 0)
-    if not len(ends) or ends[-1] != len(codes) - 1:
-        return 0
-    lengths = np.diff(ends, prepend=-1)
-    starts = ends - lengths + 1
-    runs = np.add.reduceat((codes & 31) << 5 * (np.arange(len(codes)) - np.repeat(starts, lengths)), starts)
-    runs -= np.where(codes[ends] & 16, 1 << 5 * lengths, 0)
-    runs[1::2], runs[2::2] = runs[1::2].cumsum(), runs[2::2].cumsum()
-    return int(runs.sum())
 
 
 def frame_of_segmentations(segmentations: Sequence[tuple[int, Any]], size: tuple[int, int]) -> TrueFrame:

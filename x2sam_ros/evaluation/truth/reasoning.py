@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from x2sam_ros.evaluation.truth.dataset import Dataset, Expression, Kind, TrueFrame, TrueObject
 from x2sam_ros.evaluation.truth.files import Options, choose_split, fingerprint, images_in, read_json
@@ -16,6 +16,8 @@ from x2sam_ros.evaluation.truth.sequences import FileSequence, attempt, usable
 from x2sam_ros.types import BoolArray
 
 _TARGET, _IGNORED = 1, 2
+_FAR = 1 << 15
+"""Coordinates in pixels that no photograph has."""
 
 
 def find_reasoning(path: Path, options: Options) -> Path | None:
@@ -52,8 +54,9 @@ class _Photograph(FileSequence):
     def __init__(self, image: Path, options: Options) -> None:
         said = read_json(image.with_suffix(".json"))
         texts = [said["text"]] if isinstance(said["text"], str) else said["text"]
-        self._shapes = tuple(shape for shape in said["shapes"] if shape["label"].lower() != "flag")
-        meant = (1,) if any(not _is_ignored(shape) for shape in self._shapes) else ()
+        shapes = [shape for shape in said["shapes"] if shape["label"].lower() != "flag"]
+        self._shapes = [(_outline(shape["points"]), "ignore" in shape["label"].lower()) for shape in shapes]
+        meant = (1,) if any(not is_ignored for _, is_ignored in self._shapes) else ()
         kind = "sentence" if said.get("is_sentence", False) else "phrase"
         super().__init__(
             image.stem,
@@ -68,22 +71,24 @@ class _Photograph(FileSequence):
 
         Source: LISA's ReasonSeg: outlines of one pixel belong to a polygon, a label with "ignore" is not scored.
         """
-        drawn = sorted(((_draw(shape, size), shape) for shape in self._shapes), key=lambda one: -int(one[0].sum()))
+        drawn = [(_draw(outline, size), is_ignored) for outline, is_ignored in self._shapes]
         pixels = np.zeros(size, np.uint8)
-        for mask, shape in drawn:
-            pixels[mask] = _IGNORED if _is_ignored(shape) else _TARGET
+        for mask, is_ignored in sorted(drawn, key=lambda one: -int(one[0].sum())):
+            pixels[mask] = _IGNORED if is_ignored else _TARGET
         target, ignored = pixels == _TARGET, pixels == _IGNORED
         ids = (1,) if target.any() else ()
         return TrueFrame(ids, target[None][: len(ids)], ignored if ignored.any() else None)
 
 
-def _is_ignored(shape: Mapping[str, Any]) -> bool:
-    return "ignore" in str(shape["label"]).lower()
+def _outline(said: Any) -> npt.NDArray[np.int32]:
+    points = np.array(said, np.float64)
+    if points.ndim != 2 or points.shape[1] != 2 or not (np.abs(points) < _FAR).all():
+        raise ValueError(f"points are expected as [[x, y], ..], got {said!s:.60}")
+    return points.astype(np.int32)
 
 
-def _draw(shape: Mapping[str, Any], size: tuple[int, int]) -> BoolArray:
+def _draw(outline: npt.NDArray[np.int32], size: tuple[int, int]) -> BoolArray:
     canvas = np.zeros(size, np.uint8)
-    points = [np.array(shape["points"], np.float64).astype(np.int32)]
-    cv2.polylines(canvas, points, True, 1, 1)
-    cv2.fillPoly(canvas, points, 1)
+    cv2.polylines(canvas, [outline], True, 1, 1)
+    cv2.fillPoly(canvas, [outline], 1)
     return canvas > 0

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.unit.evaluation.report.made_up import SceneSequence, predict, scenes
+from x2sam_ros.bag.media import read_image
 from x2sam_ros.errors import TruthError
 from x2sam_ros.evaluation.predictions import GivenPrompt, PredictedMask, SequencePredictions, rle_of
 from x2sam_ros.evaluation.report.pictures import MAX_BYTES, MAX_EDGE_PX, Picture, draw_frames
@@ -18,7 +21,7 @@ from x2sam_ros.evaluation.truth.dataset import Dataset
 
 def pixels(uri: str) -> np.ndarray:
     head, _, data = uri.partition(",")
-    assert head == "data:image/webp;base64"
+    assert head == "data:image/jpeg;base64"
     raw = base64.b64decode(data)
     assert len(raw) <= MAX_BYTES
     return cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
@@ -77,12 +80,30 @@ def test_masks_of_a_prompt_for_many_take_the_colours_of_what_they_overlap(datase
     assert found.prediction != alone.prediction and found.num_predicted == len(masks) + 1
 
 
+def test_where_an_image_was_left_out_the_frames_are_those_that_were_predicted(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sequence = dataset.sequences[0]
+    predictions = predict(sequence, 0)
+    (expected,) = drawn(dataset, predictions, 5)
+    source = type(sequence.frames())
+    images = source._images
+
+    def with_a_bad_one(self):
+        yield partial(read_image, Path("nowhere"))
+        yield from images(self)
+
+    monkeypatch.setattr(source, "_images", with_a_bad_one)
+    assert drawn(dataset, predictions, 5) == [expected]
+    assert len(drawn(dataset, predictions, 0, 5)) == 2
+
+
 def test_what_does_not_fit_names_sequence_and_frame(dataset: Dataset) -> None:
     predictions = predict(dataset.sequences[0], 0)
     name = dataset.sequences[0].name
     with pytest.raises(TruthError, match=f"{name} has no frame 99 any more"):
         drawn(dataset, predictions, 99)
-    other = replace(predictions, frames=tuple(replace(frame, size=(10, 20)) for frame in predictions.frames))
+    other = replace(predictions, frames=tuple(replace(frame, size=(10, 20), masks=()) for frame in predictions.frames))
     with pytest.raises(TruthError, match=f"{name}, frame 2: an answer of 20x10 for an image of 128x96"):
         drawn(dataset, other, 2)
     with pytest.raises(TruthError, match="no answer for an image"):

@@ -53,6 +53,18 @@ def test_a_folder_of_bags_is_a_sequence_each_and_a_bad_one_leaves_the_others(tmp
     check_sequence(dataset.sequence("b10"), labels)
 
 
+def test_a_folder_of_files_is_a_sequence_each_or_one_recording_in_parts(tmp_path):
+    labels = moving_boxes()
+    for name in ("cup", "mug"):
+        write_bag(tmp_path / f"{name}.mcap", STAMPS, labels)
+    check_labels(open_dataset(tmp_path), {"cup": labels, "mug": labels})
+    for number in (0, 1):
+        part = tmp_path / "parts" / f"cup_{number}.mcap"
+        part.parent.mkdir(exist_ok=True)
+        write_bag(part, [stamp + number * 10**10 for stamp in STAMPS], labels)
+    check_labels(open_dataset(tmp_path / "parts"), {"parts": np.concatenate([labels, labels])})
+
+
 def test_label_info_gives_objects_names_and_lists_them(tmp_path):
     labels = moving_boxes()
     write_bag(tmp_path / "a.mcap", STAMPS, labels, info={1: "dog", 2: "cat", 3: "dog"})

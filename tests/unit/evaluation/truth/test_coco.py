@@ -51,6 +51,20 @@ def test_an_image_of_another_size_than_its_annotation_is_refused(tmp_path):
         sequence.truth(_only_frame(sequence))
 
 
+def test_words_that_are_no_text_are_refused(tmp_path):
+    layouts.write_coco_images(tmp_path)
+    file = tmp_path / "images.json"
+    said = json.loads(file.read_text())
+    said[0]["objects"][0]["expressions"] = [5]
+    file.write_text(json.dumps(said))
+    with pytest.raises(TruthError, match="7: expression 1-0 is 5, expected text"):
+        open_dataset(tmp_path)
+    said[0]["objects"][0]["category"] = None
+    file.write_text(json.dumps(said))
+    with pytest.raises(TruthError, match="the name of category 3 is None, expected text"):
+        open_dataset(tmp_path)
+
+
 def test_a_category_that_does_not_exist_leaves_the_other_images(tmp_path):
     layouts.write_coco_instances(tmp_path)
     file = tmp_path / "annotations/instances_val2017.json"

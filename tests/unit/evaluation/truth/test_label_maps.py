@@ -69,6 +69,7 @@ def test_values_become_objects_nothing_or_void():
     assert frame_of_labels(labels[:1, :1], {1: 1}, "x").object_ids == ()
     with pytest.raises(TruthError, match=r"x: 2 pixels have the value 5, which is none of those listed \(1, 9\)"):
         frame_of_labels(labels, {1: 1, 9: 2}, "x", ignored=(255,))
+    assert frame_of_labels(labels, {1: 1, 5: 5, 9: 9, 255: 2}, "x", ignored=(255,)).ignore is None  # it is listed
     wide = np.array([[0, 70_000]], np.int32)
     assert frame_of_labels(wide, {70_000: 1}, "x").masks.sum() == 1
 
@@ -85,7 +86,10 @@ def test_polygons_and_run_lengths_are_the_same_mask():
 
 @pytest.mark.parametrize(
     "damaged",
-    [{"size": [4, 4], "counts": [3, 4]}, {"size": [4, 4], "counts": "zzzz"}, {"size": [4, 4]}, [[1.0, 2.0]], "text", 7],
+    [
+        *({"size": [4, 4], "counts": [3, 4]}, {"size": [4, 4], "counts": "zzzz"}, {"size": [4, 4]}, [[1.0, 2.0]]),
+        *("text", 7, [[0, 0, float("nan"), 0, 3, 3]], [[0, 0, 1e12, 0, 3, 3]]),
+    ],
 )
 def test_damaged_segmentations_are_refused(damaged):
     with pytest.raises(TruthError, match="a segmentation is damaged"):
@@ -98,7 +102,7 @@ def test_run_lengths_that_end_early_are_refused():
         whole = rle(mask)
         np.testing.assert_array_equal(mask_of_segmentation(whole, SIZE), mask)
         np.testing.assert_array_equal(mask_of_segmentation({**whole, "counts": whole["counts"].encode()}, SIZE), mask)
-        with pytest.raises(TruthError, match="a segmentation is damaged .*(of 53x37|Invalid RLE)"):
+        with pytest.raises(TruthError, match="a segmentation is damaged .*53x37"):
             mask_of_segmentation({**whole, "counts": whole["counts"][:-2]}, SIZE)
 
 

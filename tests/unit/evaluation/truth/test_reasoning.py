@@ -52,3 +52,14 @@ def test_damaged_json_costs_its_photograph_only(tmp_path):
     assert len(list(dataset.sequence("a").frames())) == 1
     with pytest.raises(TruthError, match="b.json is not whole JSON"):
         dataset.sequence("b").frames()
+
+
+@pytest.mark.parametrize("points", [[], [[1, 2, 3]], [[1, "x"]], [[1e12, 0], [0, 0]], [[float("nan"), 0], [0, 0]]])
+def test_outlines_that_are_none_are_refused_when_they_are_opened(tmp_path, points):
+    write_reasonseg(tmp_path)
+    file = tmp_path / "val/a.json"
+    said = json.loads(file.read_text())
+    said["shapes"][0]["points"] = points
+    file.write_text(json.dumps(said))
+    with pytest.raises(TruthError, match="a: its annotation has another structure"):
+        open_dataset(tmp_path)

@@ -98,6 +98,7 @@ def test_the_policy_covers_the_graph_of_the_running_node(monkeypatch: Any, tmp_p
     parameter = f"image_topics:=[{','.join(cameras)}]"
     with own_graph(monkeypatch) as client, running_node(THRESHOLD_NODE, parameter, log=tmp_path / "log"):
         client.wait(lambda: client.ready)
+        client.wait(lambda: ("x2sam_node", "/") in client.get_node_names_and_namespaces())
         client.wait(lambda: is_known(graph_of(client)))
         client.rest(1.0)  # there may be more than must be
         graph = graph_of(client)

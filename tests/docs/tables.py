@@ -11,10 +11,10 @@ from tests.unit.test_import_law import MAY_IMPORT, VALUES
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.evaluation.metrics.names import METRICS
 from x2sam_ros.evaluation.prompting import PROMPTS
-from x2sam_ros.evaluation.truth.open import LAYOUTS
 from x2sam_ros.ros.interface import ACTIONS, SERVICES, TOPICS, Endpoint, Topic
 from x2sam_ros.ros.params import ParameterSpec, parameter_specs
 from x2sam_ros.training.prompts import PROMPT_ODDS, TEXT_ODDS
+from x2sam_ros.truth.open import LAYOUTS
 
 ROOT = Path(__file__).resolve().parents[2]
 

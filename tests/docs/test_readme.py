@@ -18,7 +18,7 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from tests.docs.tables import ROOT, TABLES, block
 from tests.replay.recordings import IMAGE, START_NS, STEP_NS, TYPES, image_message
 from tests.unit.evaluation.tiny_bags import write_bag
-from tests.unit.evaluation.truth.layouts import write_youtube_vis
+from tests.unit.truth.layouts import write_youtube_vis
 from x2sam_ros.cli import main as program
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.ros.interface import ACTIONS, SERVICES, TOPICS

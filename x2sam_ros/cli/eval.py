@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from x2sam_ros.evaluation.plan import CellPlan, Opener, Shelf
     from x2sam_ros.evaluation.results import Results, SequenceResult
     from x2sam_ros.evaluation.runner import Pool, Watch
-    from x2sam_ros.evaluation.truth.dataset import Dataset
+    from x2sam_ros.truth.dataset import Dataset
 
 X2SAM, LIVE, MODES = "x2sam", "live", ("stream", "clip")
 METHODS = (X2SAM, "copy_first", "optical_flow")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from x2sam_ros.evaluation.methods import answered, told_problems
 from x2sam_ros.evaluation.predictions import FramePrediction, PredictedMask, SequencePredictions, rle_of
 from x2sam_ros.evaluation.prompting import PlannedPrompt
-from x2sam_ros.evaluation.truth.dataset import Category, Sequence
+from x2sam_ros.truth.dataset import Category, Sequence
 from x2sam_ros.types import BoolArray, Frame, Uint8Array
 
 MIN_FLOW_SIDE = 16

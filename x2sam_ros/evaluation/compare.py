@@ -12,7 +12,7 @@ from x2sam_ros.evaluation.bootstrap import CONFIDENCE, NUM_RESAMPLES, difference
 from x2sam_ros.evaluation.metrics.names import HEADLINES, about
 from x2sam_ros.evaluation.results import Cell, CellResult, Results, SequenceResult
 from x2sam_ros.evaluation.scoring import combine
-from x2sam_ros.evaluation.truth.dataset import Kind
+from x2sam_ros.truth.dataset import Kind
 
 FORMAT = "x2sam-comparison-1"
 

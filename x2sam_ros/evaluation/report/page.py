@@ -21,7 +21,7 @@ from x2sam_ros.evaluation.report.plots import plot_chart, plot_histogram, plot_s
 from x2sam_ros.evaluation.report.series import Histogram, histogram, median_latency
 from x2sam_ros.evaluation.report.values import best_of, heading, milliseconds, number
 from x2sam_ros.evaluation.results import CellResult, Results, SequenceResult
-from x2sam_ros.evaluation.truth.dataset import Kind
+from x2sam_ros.truth.dataset import Kind
 
 MAX_ROWS = 1000
 """Most sequences of a cell's table."""

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from x2sam_ros.bag.source import FrameSource, RawFrame
-from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS
 from x2sam_ros.truth.dataset import Expression, Sequence, TrueFrame, TrueObject
 from x2sam_ros.types import Frame, Uint8Array
+
+FRAME_INTERVAL_NS = 33_333_333
+"""Time between the frames of a case: a camera of 30 Hz."""
 
 Drawing = tuple[Uint8Array, npt.NDArray[np.uint8]]
 """Frames, uint8 (T, H, W, 3), RGB, and labels, uint8 (T, H, W): the id of the object, 0 where there is none."""

@@ -21,9 +21,6 @@ NAN = float("nan")
 _TOLD = ("cell.", "cells/", "weights_sha256", "truth_fingerprint")
 """Settings, by how their names begin, of which no note is made."""
 
-COMPARED = ("method", "checkpoint", "memory_policy")
-"""What may differ in two cells that are compared; everything else has to be the same."""
-
 
 @dataclass(frozen=True)
 class Difference:

@@ -7,6 +7,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,6 +119,13 @@ class _BagSequence(Sequence):
         assert self._labels.images  # they were compared with the images when they were read
         _, camera, _ = _topics(self._path, self._options)
         return BagSource(self._path, camera.name, self._options.stride)
+
+    def annotated(self) -> list[int]:
+        """Return the places of the images with a label image of their stamp; see ``Sequence.annotated``."""
+        storage, camera, _ = _topics(self._path, self._options)
+        stored = self._labels.images
+        stamps = map(_stamp_ns, storage.messages(camera, Problems()))
+        return [place for place, stamp in enumerate(islice(stamps, 0, None, self._options.stride)) if stamp in stored]
 
     def truth(self, frame: Frame) -> TrueFrame | None:
         """Return the segments of the image's stamp."""

@@ -15,7 +15,7 @@ from x2sam_ros.errors import TruthError
 from x2sam_ros.truth.dataset import Category, Dataset, Expression, Kind, Sequence, TrueObject
 from x2sam_ros.truth.files import Options, choose_split, find_root, fingerprint, read_json
 from x2sam_ros.truth.sequences import MaskFiles, Segmentations, attempt, usable
-from x2sam_ros.truth.youtube import categories_of, check_categories
+from x2sam_ros.truth.youtube import annotated_objects, categories_of, check_categories
 
 IMAGES_FILE = "images.json"
 
@@ -173,10 +173,7 @@ def _image_sequence(
         (root / image["file_name"],),
         [(number, [thing["segmentation"]]) for number, thing in enumerate(things, 1)],
         (int(image["height"]), int(image["width"])),
-        objects=tuple(
-            TrueObject(number, int(thing["category_id"]), bool(thing.get("iscrowd", 0)))
-            for number, thing in enumerate(things, 1)
-        ),
+        objects=annotated_objects(things),
         expressions=expressions,
         number=int(image["id"]),
     )

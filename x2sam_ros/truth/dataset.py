@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 
@@ -165,6 +165,17 @@ class Sequence(ABC):
     @abstractmethod
     def frames(self) -> FrameSource:
         """Open the images; ``frame_index`` counts those that can be read."""
+
+    def annotated(self) -> Iterable[int]:
+        """Return the places among the images of ``frames()`` of those that have an annotation, ascending.
+
+        Raises:
+            TruthError: nobody can say, since the images are not counted, or the annotation is damaged.
+        """
+        count = self.frames().num_images
+        if count is None:
+            raise TruthError(f"{self.name} does not say how many images it has; export its images to a folder")
+        return range(count)
 
     @abstractmethod
     def truth(self, frame: Frame) -> TrueFrame | None:

@@ -44,7 +44,7 @@ def read_json(path: Path) -> Any:
         return _parsed(path, state.st_mtime_ns, state.st_size)
     except OSError as error:
         raise TruthError(f"{path} cannot be read: {error.strerror}; check the path") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise TruthError(f"{path} is not whole JSON ({error}); copy it again") from error
 
 

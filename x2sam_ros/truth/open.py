@@ -16,6 +16,7 @@ from x2sam_ros.truth import (
     davis,
     panoptic,
     reasoning,
+    segment_anything,
     semantic,
     visual,
     youtube,
@@ -46,6 +47,9 @@ _LAYOUTS = {
     ),
     "youtube-vos": _Layout(youtube.find_vos, youtube.open_vos, "meta.json, JPEGImages/ and Annotations/ (of a split)"),
     "mevis": _Layout(youtube.find_mevis, youtube.open_mevis, "meta_expressions.json, mask_dict.json and JPEGImages/"),
+    "revos": _Layout(
+        youtube.find_revos, youtube.open_mevis, "meta_expressions_SPLIT_.json, mask_dict.json and JPEGImages/"
+    ),
     "ref-youtube-vos": _Layout(
         youtube.find_referring, youtube.open_referring, "meta_expressions.json, JPEGImages/ and Annotations/"
     ),
@@ -67,6 +71,12 @@ _LAYOUTS = {
     ),
     "youtube-vis": _Layout(youtube.find_vis, youtube.open_vis, "JSON with videos and segmentations, and JPEGImages/"),
     "coco-instances": _Layout(coco.find_instances, coco.open_instances, "*instance*.json, and the images"),
+    "sa-1b": _Layout(
+        segment_anything.find_segment_anything,
+        segment_anything.open_segment_anything,
+        "pairs of sa_1.jpg and sa_1.json with annotations, in it or in its folders sa_*/",
+        ("fps",),
+    ),
     "reasonseg": _Layout(
         reasoning.find_reasoning, reasoning.open_reasoning, "pairs of NAME.jpg and NAME.json with shapes"
     ),

@@ -149,10 +149,18 @@ class MaskFiles(FileSequence):
             raise TruthError(
                 f"{self.name}: none of its {len(self.images)} images has a mask; {min(expected)} is missing"
             )
+        if self._shares_folder:
+            return source
         present = {mask for folder in {mask.parent for mask in expected} for mask in images_in(folder)}
-        if (extra := present - expected) and not self._shares_folder:
+        if extra := present - expected:
             raise TruthError(f"{self.name}: {len(extra)} masks belong to no image, the first is {min(extra)}")
         return source
+
+    def annotated(self) -> Rows[int]:
+        """Return the places of the images whose mask file exists; see ``Sequence.annotated``."""
+        self.frames()
+        kept = self.images[:: self._options.stride]
+        return [place for place, image in enumerate(kept) if self._pairs[image].is_file()]
 
     def read(self, image: Path, size: tuple[int, int]) -> TrueFrame | None:
         """Read the mask of an image, None where there is none."""

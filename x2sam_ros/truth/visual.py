@@ -80,6 +80,17 @@ class VisualSequence(Segmentations):
         index = self._indices.get(image)
         return super().read(image, size) if index is None or self._frames[index]["annotated"] else None
 
+    def annotated(self) -> list[int]:
+        """Return the places of the annotated images; see ``Sequence.annotated``."""
+        stride = self._options.stride
+        kept = self._frames[self._prompt_frame % stride :: stride]
+        return [place for place, frame in enumerate(kept) if frame["annotated"]]
+
+    @property
+    def prompt_place(self) -> int:
+        """The place of the image with the prompt among ``frames()``, readable or not."""
+        return self._prompt_frame // self._options.stride
+
     def prompt_index(self) -> int:
         """Return the ``frame_index`` that the image with the prompt has among ``frames()``.
 

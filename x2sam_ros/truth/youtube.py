@@ -1,9 +1,10 @@
-"""YouTube-VOS, YouTube-VIS, and the expressions of Ref-YouTube-VOS and MeViS."""
+"""YouTube-VOS, YouTube-VIS, and the expressions of Ref-YouTube-VOS, MeViS and ReVOS."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ FPS = 6.0
 """YouTube's videos have 30 Hz, of which every fifth image is released and annotated."""
 
 EXPRESSIONS_FILE, MASKS_FILE = "meta_expressions.json", "mask_dict.json"
+_OF_REVOS = re.compile(r"meta_expressions_(\w+)_\.json")
 
 
 def find_vos(path: Path, options: Options) -> Path | None:
@@ -68,6 +70,18 @@ def find_mevis(path: Path, options: Options) -> Path | None:
     """Return the meta_expressions.json of MeViS, beside which lies a mask_dict.json."""
     found = _expressions_file(path, options)
     return found if found is not None and (found.parent / MASKS_FILE).is_file() else None
+
+
+def find_revos(path: Path, options: Options) -> Path | None:
+    """Return a meta_expressions_SPLIT_.json of ReVOS, beside which lies a mask_dict.json; it is read as MeViS is."""
+    files = [path] if path.is_file() else sorted(path.glob("meta_expressions_*_.json"))
+    splits = {match[1]: file for file in files if (match := _OF_REVOS.fullmatch(file.name))}
+    if not splits or not (files[0].parent / MASKS_FILE).is_file():
+        return None
+    wanted = options.split or (next(iter(splits)) if len(splits) == 1 else "valid")
+    if wanted not in splits:
+        raise TruthError(f"{path} has no split {wanted!r}; it has {', '.join(splits)}")
+    return splits[wanted]
 
 
 def _expressions_file(path: Path, options: Options) -> Path | None:
@@ -205,10 +219,7 @@ def open_vis(path: Path, options: Options) -> Dataset:
             tuple(root / file for file in video["file_names"]),
             [(number, track["segmentations"]) for number, track in enumerate(tracks, 1)],
             (int(video["height"]), int(video["width"])),
-            objects=tuple(
-                TrueObject(number, int(track["category_id"]), bool(track.get("iscrowd", 0)))
-                for number, track in enumerate(tracks, 1)
-            ),
+            objects=annotated_objects(tracks),
             rate=FPS,
             number=int(video["id"]),
         )
@@ -228,6 +239,14 @@ def categories_of(said: Any) -> tuple[Category, ...]:
     return tuple(
         Category(int(category["id"]), str(category["name"]), is_stuff=not category.get("isthing", 1))
         for category in said
+    )
+
+
+def annotated_objects(annotations: Iterable[Any]) -> tuple[TrueObject, ...]:
+    """Make an object of each of COCO's annotations, numbered from 1."""
+    return tuple(
+        TrueObject(number, int(said["category_id"]), bool(said.get("iscrowd", 0)))
+        for number, said in enumerate(annotations, 1)
     )
 
 

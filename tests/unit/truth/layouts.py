@@ -347,3 +347,70 @@ def write_bag(
             names: dict[int, str] = other["info"]
             fields = {"header": header_fields(0, ""), "values": np.array(list(names), np.uint32)}
             file.add(info, 0, {**fields, "labels": list(names.values())})
+
+
+def write_revos(root: Path, splits: tuple[str, ...] = ("train", "valid")) -> dict[str, Labels]:
+    """Videos in folders of where they are from; masks of all splits in one file."""
+    labels = moving_boxes()
+    write_images(root / "JPEGImages/YFCC/v1", frame_names(4))
+    expressions = {
+        "0": {"exp": "the upper box", "obj_id": [0], "anno_id": [11], "type_id": 0},
+        "1": {"exp": "What could be put on the other?", "obj_id": [0, 1], "anno_id": [11, 12], "type_id": 1},
+    }
+    frames = [Path(name).stem for name in frame_names(4)]
+    video = {"expressions": expressions, "vid_id": 5, "frames": frames, "height": SIZE[0], "width": SIZE[1]}
+    for split in splits:
+        write_json(root / f"meta_expressions_{split}_.json", {"videos": {"YFCC/v1": video}})
+    write_json(root / "mask_dict.json", dict(zip(("11", "12"), tracks(labels))))
+    return {"YFCC/v1": labels}
+
+
+def write_segment_anything(root: Path, folder: str = "sa_000020") -> dict[str, Labels]:
+    """Two photographs with a mask for each box."""
+    labels = moving_boxes(2)
+    names = ("sa_223750", "sa_223751")
+    write_images(root / folder, [f"{name}.jpg" for name in names])
+    for name, frame in zip(names, labels):
+        image = {"image_id": int(name[3:]), "file_name": f"{name}.jpg", "height": SIZE[0], "width": SIZE[1]}
+        masks = [rle(frame == value) for value in np.unique(frame) if value]
+        annotations = [{"id": i, "segmentation": mask, "predicted_iou": 0.9} for i, mask in enumerate(masks)]
+        write_json(root / folder / f"{name}.json", {"image": image, "annotations": annotations})
+    return {f"{folder}/{name}": frame[None] for name, frame in zip(names, labels)}
+
+
+def write_chats(root: Path, lines: bool = False) -> Path:
+    """A chat of two turns about a picture, one about a clip, and one about nothing."""
+    write_images(root / "images/coco", ["1.jpg"])
+    write_images(root / "images/clip", frame_names(6))
+    talk = [
+        {"from": "human", "value": "<image>\nWhat is there?"},
+        {"from": "gpt", "value": "Noise."},
+        {"from": "human", "value": "Of what colour, <SEG>?"},
+        {"from": "gpt", "value": "Of all."},
+    ]
+    said = [
+        {"id": "a", "image": "coco/1.jpg", "conversations": talk},
+        {"id": "b", "video": "clip", "conversations": talk[:2]},
+        {"id": "c", "conversations": talk[2:]},
+    ]
+    if lines:
+        path = root / "chats.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps(one) + "\n" for one in said), encoding="utf-8")
+        return path
+    write_json(root / "chats.json", said)
+    return root / "chats.json"
+
+
+def write_refcoco(root: Path) -> dict[str, Labels]:
+    """gRefCOCO: expressions of one object, of both, and of none; and RefCOCO's two sentences of one object."""
+    written = write_coco_instances(root)
+    (root / "annotations/instances_val2017.json").rename(root / "instances.json")
+    shared = {"split": "train", "image_id": 7}
+    refs = [
+        {**shared, "ann_id": [31], "sentences": [{"sent_id": 1, "sent": "the left"}, {"sent_id": 2, "sent": "bike"}]},
+        {**shared, "ann_id": [31, 32], "sentences": [{"sent_id": 3, "sent": "both"}]},
+        {**shared, "ann_id": [-1], "sentences": [{"sent_id": 4, "sent": "a whale"}]},
+    ]
+    write_json(root / "grefs(unc).json", refs)
+    return {"000007": written["000007"]}

@@ -20,6 +20,8 @@ WRITERS: list[tuple[str, Callable[[Path], Any], Kind]] = [
     ("youtube-vis", layouts.write_youtube_vis, Kind.INSTANCES),
     ("ref-youtube-vos", layouts.write_ref_youtube_vos, Kind.REFERRING),
     ("mevis", layouts.write_mevis, Kind.REFERRING),
+    ("revos", layouts.write_revos, Kind.REFERRING),
+    ("sa-1b", layouts.write_segment_anything, Kind.OBJECTS),
     ("vipseg", layouts.write_vipseg, Kind.PANOPTIC),
     ("coco-panoptic", layouts.write_coco_panoptic, Kind.PANOPTIC),
     ("coco-instances", layouts.write_coco_instances, Kind.INSTANCES),

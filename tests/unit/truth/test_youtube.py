@@ -129,3 +129,13 @@ def test_mevis_that_means_an_annotation_nobody_has_is_refused(tmp_path):
     _edit(tmp_path / "valid_u/mask_dict.json", lambda said: said.pop("12"))
     with pytest.raises(TruthError, match="v1: an expression means annotation 12, which .*mask_dict.json does not hold"):
         open_dataset(tmp_path)
+
+
+def test_revos_has_a_file_of_expressions_for_each_split_and_one_of_masks(tmp_path):
+    written = layouts.write_revos(tmp_path)
+    dataset = open_dataset(tmp_path, split="train")
+    check_labels(dataset, written)
+    assert [one.object_ids for one in dataset.sequence("YFCC/v1").expressions] == [(1,), (1, 2)]
+    assert dataset.fingerprint == open_dataset(tmp_path).fingerprint, "both splits say the same"
+    with pytest.raises(TruthError, match="has no split 'test'; it has train, valid"):
+        open_dataset(tmp_path, split="test")

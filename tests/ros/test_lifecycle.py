@@ -125,11 +125,18 @@ def test_a_configure_that_fails_leaves_no_publisher_and_can_be_mended(client: Cl
     cameras = "image_topics:=[/a/image, /b/image]"
     with running_node(THRESHOLD_NODE, "autostart:=false", cameras, wrong, log=tmp_path / "node.log"):
         manager, setter = Manager(client), client.create_client(SetParameters, "/x2sam_node/set_parameters")
-        own = client.get_publisher_names_and_types_by_node("x2sam_node", "/")
+
+        def published() -> set[str]:
+            return {name for name, _ in client.get_publisher_names_and_types_by_node("x2sam_node", "/")}
+
+        # what it has before it is configured; discovery takes its time
+        client.wait(lambda: {"/diagnostics", "/x2sam_node/ready", "/x2sam_node/chat/_action/status"} <= published())
+        client.rest(0.5)
+        own = published()
         for _ in range(2):
             assert not manager.change(Transition.TRANSITION_CONFIGURE)
         client.rest(0.5)
-        assert client.get_publisher_names_and_types_by_node("x2sam_node", "/") == own
+        client.wait(lambda: published() == own)
         topics = Parameter("image_topics", value=["/c/image"]).to_parameter_msg()
         changed = setter.call_async(SetParameters.Request(parameters=[topics]))
         client.wait(changed.done)

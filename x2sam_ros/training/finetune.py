@@ -271,7 +271,9 @@ def finetune(
     configs = bag_sources(bags, config, **topics)
     model = load_model(checkpoint)
     recipe = finetune_recipe(model, config)
-    sources: Sources = _joined(configs, model, config)
+    own = _joined(configs, model, config)
+    own.tell(console)
+    sources: Sources = own
     loss = JointLoss(model, recipe)
     if config.rehearsal:
         old = rehearsal_streams(model, rehearsed, config)

@@ -96,6 +96,8 @@ def train_plan(plan: Plan, weights: str, folder: Path, console: Console, dtype: 
     model = load_model(weights, dtype=dtype)
     rank, world = processes.process_index, processes.num_processes
     sources = JointSources(plan.sources, model.config, model.tokenizer, plan.settings, rank, world)
+    if processes.is_main_process:
+        sources.tell(console)
     set_seed(plan.recipe.seed)  # of the first stage's head
     loss = (AgnosticLoss if plan.stage == "segmentor" else JointLoss)(model, plan.recipe)
     held_out = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ class _Photograph(FileSequence):
         super().__init__(_name(root, image), options, (image,), self._numbered)
         self._file = image.with_suffix(".json")
 
-    @cached_property
+    @property
     def _annotations(self) -> list[Any]:
         return list(read_json(self._file)["annotations"])
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from tests.training.test_samples import equal
 from tests.unit.model.networks import nano_tokenizer
 from tests.unit.truth import layouts
+from x2sam_ros.bag.source import MAX_KEPT_PROBLEMS
 from x2sam_ros.errors import ConfigError, TruthError
 from x2sam_ros.model.config import preset
 from x2sam_ros.training.data.joint import JointSettings, JointSources
@@ -116,3 +119,15 @@ def test_the_description_tells_other_data_from_the_same_elsewhere(tmp_path):
     file = tmp_path / "d/refer/grefs(unc).json"
     file.write_text(file.read_text().replace("a whale", "the whale"))
     assert about["sources"]["refer"] != joined(listed).describe()["sources"]["refer"]
+
+
+def test_what_was_left_out_is_told(tmp_path):
+    listed = configs(tmp_path)[2:3]
+    sources = joined(listed)
+    for number in range(25):
+        sources.sources[0].problems.add(f"source davis: sequence {number} left out")
+    console = Console(file=io.StringIO(), width=80)
+    sources.tell(console)
+    told = console.file.getvalue().splitlines()
+    assert told[0] == "source davis: sequence 0 left out"
+    assert told[-1] == f"source davis: {25 - MAX_KEPT_PROBLEMS} more like these" and len(told) == MAX_KEPT_PROBLEMS + 1

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, get_args
 
 import numpy as np
+from rich.console import Console
 from torch.utils.data import Dataset
 
 from x2sam_ros.bag.source import Problems
@@ -119,6 +120,15 @@ class JointSources(NumberedSources):
         """Return how many batches of a source make one step."""
         found = next(one for one in self.sources if one.name == source)
         return int(self.settings.parts.get(found.media, 1))
+
+    def tell(self, console: Console) -> None:
+        """Print what was left out when the sources were opened."""
+        for source in self.sources:
+            for message in source.problems.messages:
+                console.print(message, markup=False)
+            more = source.problems.count - len(source.problems.messages)
+            if more:
+                console.print(f"source {source.name}: {more} more like these", markup=False)
 
     def describe(self) -> dict[str, Any]:
         """Return what the batches are made from; where samples are read from does not count, what they are does."""

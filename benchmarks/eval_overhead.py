@@ -24,8 +24,8 @@ from x2sam_ros.evaluation.methods import Method, X2SamMethod, evaluated_config
 from x2sam_ros.evaluation.plan import BaselineOpener, CellPlan, Shelf, plan_cells
 from x2sam_ros.evaluation.prompting import make_prompts
 from x2sam_ros.evaluation.runner import run_cells
-from x2sam_ros.evaluation.truth.dataset import Dataset
 from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.truth.dataset import Dataset
 
 HEADER = ("sequence", "frames", "prompts", "replay s", "with evaluation s", "added")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import cv2
@@ -68,7 +68,8 @@ def as_prompt(region: RegionPrompt) -> PointPrompt | BoxPrompt:
 
 def first_frame(clip: Clip) -> Clip:
     """Return a clip's first frame as a clip."""
-    return Clip(clip.frames[:1], clip.labels[:1], clip.visible[:1], clip.objects, clip.kind, clip.target)
+    objects = tuple(replace(item, centre=item.centre[:1], radius=item.radius[:1]) for item in clip.objects)
+    return replace(clip, frames=clip.frames[:1], labels=clip.labels[:1], visible=clip.visible[:1], objects=objects)
 
 
 def object_chance(clip: Clip, index: int, start: int = 0) -> float:
@@ -171,15 +172,15 @@ def of_every_kind(
     seed = first_seed
     while any(left.values()):
         for case in cases_of(seed, {kind for kind, missing in left.items() if missing}):
-            if left[case.kind]:
+            if left.get(case.kind):
                 left[case.kind] -= 1
                 yield case
         seed += 1
 
 
-def image_cases(count: int) -> Iterator[Case]:
-    """Yield ``count`` images of every kind in `IMAGE_KINDS`: the tasks refseg, genseg and objseg."""
-    return of_every_kind(IMAGE_KINDS, count, _cases_of_image)
+def image_cases(count: int, kinds: Collection[str] = IMAGE_KINDS) -> Iterator[Case]:
+    """Yield ``count`` images of every kind, of those in `IMAGE_KINDS`: the tasks refseg, genseg and objseg."""
+    return of_every_kind(kinds, count, _cases_of_image)
 
 
 def clip_cases(scene_kind: str, prompt_kind: str, count: int, num_frames: int) -> Iterator[Case]:

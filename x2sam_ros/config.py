@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from x2sam_ros.errors import ConfigError
 
@@ -381,7 +381,11 @@ class NodeConfig:
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What the procedural scene generator draws (training/scenes); lengths are in units of the picture's short side."""
+    """What the procedural scene generator draws (training/scenes); lengths are in units of the picture's short side.
+
+    ``hidden_frames`` is how long an occlusion covers its target. With ``one_colour`` whatever is beside the target has
+    its colour and another shape.
+    """
 
     min_objects: int = 2
     max_objects: int = 5
@@ -394,6 +398,8 @@ class SceneConfig:
     scale_change: float = 0.08
     light_change: float = 0.1
     noise_std: float = 2.5
+    hidden_frames: tuple[float, float] = (5.0, 15.0)
+    one_colour: bool = False
 
     def __post_init__(self) -> None:
         _check_range("min_objects", self.min_objects, 2, 16)
@@ -424,7 +430,11 @@ class PhaseConfig:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How the nano weights are trained: pixels first, prompts on pictures, clips with memory, and words at last."""
+    """How the nano weights are trained: pixels, prompts on pictures, clips, words, and a memory that is needed at last.
+
+    ``memory_true_shares`` is the share of memories that are written from true masks where the last phase starts, and
+    where it ends; its first third has two frames a clip.
+    """
 
     seed: int = 0
     pixels: PhaseConfig = PhaseConfig(steps=1000, clips=32, prompts=0, learning_rate=3e-3)
@@ -433,7 +443,9 @@ class TrainConfig:
     words: PhaseConfig = PhaseConfig(
         steps=2600, clips=12, prompts=2, learning_rate=4e-3, frames=4, max_stride=2, texts=6
     )
+    memory: PhaseConfig = PhaseConfig(steps=600, clips=6, prompts=4, learning_rate=7e-4, frames=4, max_stride=4)
     kind_odds: tuple[float, ...] = (0.4, 0.2, 0.1, 0.1, 0.2)
+    memory_kind_odds: tuple[float, ...] = (0.25, 0.1, 0.0, 0.5, 0.15)
     weight_decay: float = 0.02
     betas: tuple[float, float] = (0.9, 0.98)
     clip_norm: float = 1.0
@@ -441,6 +453,11 @@ class TrainConfig:
     ema_decay: float = 0.998
     auxiliary_weight: float = 1.0
     true_memory_share: float = 0.5
+    memory_true_shares: tuple[float, float] = (1.0, 0.2)
+    remembered_share: float = 0.5
+    nameless_share: float = 0.3
+    start_in_place: bool = True
+    recollection_weight: float = 1.0
     text_weight: float = 2.0
     keep_weight: float = 10.0
     clip_share: float = 0.4
@@ -448,9 +465,25 @@ class TrainConfig:
     checkpoint_every: int = 100
     score_every: int = 250
 
-    phases = ("pixels", "image", "video", "words")
+    phases: ClassVar[tuple[str, ...]] = ("pixels", "image", "video", "words", "memory")
 
     def phase(self, name: str) -> PhaseConfig:
         """Return the settings of a phase."""
         found: PhaseConfig = getattr(self, name)
         return found
+
+
+@dataclass(frozen=True)
+class DistillConfig(TrainConfig):
+    """How a smaller network learns from a larger one: first its features, then its answers to clicks and prompts.
+
+    ``rounds`` is how often a click is asked; before each round but the first, a point is added where the two differ.
+    """
+
+    features: PhaseConfig = PhaseConfig(steps=3000, clips=16, prompts=0, learning_rate=3e-3)
+    clicks: PhaseConfig = PhaseConfig(steps=1000, clips=8, prompts=3, learning_rate=1e-3)
+    prompts: PhaseConfig = PhaseConfig(steps=1000, clips=6, prompts=4, learning_rate=1e-3, frames=2, max_stride=2)
+    rounds: int = 3
+    checkpoint_every: int = 50
+
+    phases = ("features", "clicks", "prompts")

@@ -43,6 +43,10 @@ class CheckpointError(X2SamError):
     """A checkpoint is missing, corrupt, of another layout or of another size."""
 
 
+class TrainingError(X2SamError):
+    """Training cannot go on: a loss that is no number, sources that give too little."""
+
+
 class SavedSessionError(X2SamError):
     """A saved session is missing, damaged, or belongs to another model or configuration."""
 

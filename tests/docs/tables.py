@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 from tests.unit.test_import_law import MAY_IMPORT, VALUES
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.evaluation.metrics.names import METRICS
 from x2sam_ros.evaluation.prompting import PROMPTS
-from x2sam_ros.evaluation.truth.open import LAYOUTS
 from x2sam_ros.ros.interface import ACTIONS, SERVICES, TOPICS, Endpoint, Topic
 from x2sam_ros.ros.params import ParameterSpec, parameter_specs
+from x2sam_ros.training.data.joint import JointSettings
+from x2sam_ros.training.data.sources import SourceConfig
+from x2sam_ros.training.finetune import FinetuneConfig
+from x2sam_ros.training.loss_config import LossConfig
 from x2sam_ros.training.prompts import PROMPT_ODDS, TEXT_ODDS
+from x2sam_ros.training.recipe import STAGES, Recipe
+from x2sam_ros.truth.open import LAYOUTS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +93,48 @@ def prompt_odds_table() -> str:
     return _table(("kind", "asks for", "share"), rows)
 
 
+def settings_table(kind: type) -> str:
+    """Return the settings of a dataclass as its docstring explains them, with their defaults."""
+    about = inspect.getdoc(kind) or ""
+    lines = about.partition("Args:\n")[2].partition("\n\n")[0]
+    rows = []
+    for names, text in re.findall(r"^    (\w[\w, ]*): (.*(?:\n     .*)*)", lines, re.M):
+        values = dict.fromkeys(_default(kind, name) for name in names.split(", "))
+        listed = ", ".join(f"`{name}`" for name in names.split(", "))
+        rows.append((listed, ", ".join(values), re.sub(r"\s+", " ", text).replace("``", "`").rstrip(".")))
+    return _table(("setting", "default", "what it is"), rows)
+
+
+def _default(kind: type, name: str) -> str:
+    """Return the default of a field as YAML has it; '' where there is none, or one that a table of its own shows."""
+    (item,) = (item for item in fields(kind) if item.name == name)
+    value = item.default if item.default_factory is MISSING else item.default_factory()
+    if value is MISSING or is_dataclass(value) or name == "rates":
+        return ""
+    return f"`{json.dumps(value)}`"
+
+
+def stage_table() -> str:
+    """Return the stages of joint training."""
+    rows = []
+    for name, make in STAGES.items():
+        stage = make(1)
+        rates = ", ".join(f"`{pattern}` {factor:g}" for pattern, factor in stage.rates)
+        lora = f"rank {stage.lora.rank}, alpha {stage.lora.alpha:g}" if stage.lora else "none"
+        rows.append((f"`{name}`", rates, lora, f"{stage.clip_norm:g}", f"{stage.average:g}"))
+    return _table(("stage", "pattern of names and factor of the rate", "adapters", "clip_norm", "average"), rows)
+
+
+def loss_table() -> str:
+    """Return the two sets of losses, where they differ or not."""
+    ours, published = LossConfig(), LossConfig.published()
+    rows = [
+        (f"`{item.name}`", json.dumps(getattr(ours, item.name)), json.dumps(getattr(published, item.name)))
+        for item in fields(LossConfig)
+    ]
+    return _table(("setting", "built-in", "published"), rows)
+
+
 def import_table() -> str:
     """Return the import law."""
     rows = []
@@ -122,6 +171,12 @@ TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/ros_interface.md", "parameters"): parameter_table,
     ("docs/training.md", "phases"): phase_table,
     ("docs/training.md", "prompts"): prompt_odds_table,
+    ("docs/joint_training.md", "stages"): stage_table,
+    ("docs/joint_training.md", "recipe"): lambda: settings_table(Recipe),
+    ("docs/joint_training.md", "data"): lambda: settings_table(JointSettings),
+    ("docs/joint_training.md", "sources"): lambda: settings_table(SourceConfig),
+    ("docs/joint_training.md", "losses"): loss_table,
+    ("docs/finetuning.md", "finetune"): lambda: settings_table(FinetuneConfig),
     ("docs/architecture.md", "import-law"): import_table,
     ("docs/evaluation.md", "layouts"): layout_table,
     ("docs/evaluation.md", "prompts"): prompt_table,

@@ -18,12 +18,13 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 from tests.docs.tables import ROOT, TABLES, block
 from tests.replay.recordings import IMAGE, START_NS, STEP_NS, TYPES, image_message
 from tests.unit.evaluation.tiny_bags import write_bag
-from tests.unit.evaluation.truth.layouts import write_youtube_vis
+from tests.unit.truth.layouts import write_youtube_vis
 from x2sam_ros.cli import main as program
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.ros.interface import ACTIONS, SERVICES, TOPICS
 from x2sam_ros.ros.params import parameter_specs
 from x2sam_ros.testing import check_memory_policy
+from x2sam_ros.training.plan import read_plan
 from x2sam_ros.training.scenes import generate_clip
 
 README = ROOT / "README.md"
@@ -119,6 +120,25 @@ def test_evaluation_examples_run_in_order(inputs: Path, monkeypatch: pytest.Monk
         assert run(command, monkeypatch) == 0, command
         written = re.findall(r"--(?:out|bags) (\S+)", command)
         assert all((inputs / name).exists() for name in written)
+
+
+@needs_weights
+@pytest.mark.slow
+def test_fine_tuning_examples_run_in_order(inputs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for command in commands("x2sam", [ROOT / "docs/finetuning.md"]):
+        quick = ""
+        if command.startswith("x2sam finetune"):
+            quick = " --steps 2 --rehearsal 0 --prompt box --workers 0 --cpu"
+        assert run(command + quick, monkeypatch) == 0, command
+        written = re.findall(r"--out (\S+)", command)
+        assert all((inputs / name).exists() for name in written)
+
+
+def test_the_plan_of_the_documentation_can_be_read(tmp_path: Path) -> None:
+    (text,) = code(ROOT / "docs/joint_training.md", "yaml")
+    (tmp_path / "plan.yaml").write_text(text)
+    plan = read_plan(tmp_path / "plan.yaml")
+    assert plan.recipe.steps == yaml.safe_load(text)["steps"] and len(plan.sources) > 3 and plan.held_out
 
 
 @needs_weights

@@ -11,7 +11,7 @@ import pytest
 from tests.shared_data import DATA
 from x2sam_ros.evaluation.predictions import FramePrediction, GivenPrompt, PredictedMask, SequencePredictions, rle_of
 from x2sam_ros.evaluation.scoring import score_sequence
-from x2sam_ros.evaluation.truth.open import open_dataset
+from x2sam_ros.truth.open import open_dataset
 
 REFERENCE = DATA / "reference_predictions"
 EXPECTED = json.loads((REFERENCE / "expected_J_F.json").read_text())["sequences"] if REFERENCE.is_dir() else {}

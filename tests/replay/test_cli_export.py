@@ -15,13 +15,13 @@ from tests.replay.commands import Run, program_runner
 from tests.unit.evaluation.class_videos import SIZE, block, write_videos
 from tests.unit.evaluation.made_sequences import answered, prompt
 from tests.unit.evaluation.tiny_bags import write_bag
-from tests.unit.evaluation.truth.layouts import write_davis
+from tests.unit.truth.layouts import write_davis
 from x2sam_ros.cli.eval_inputs import reopen
 from x2sam_ros.evaluation.predictions import write_predictions
 from x2sam_ros.evaluation.results import Cell, CellResult, Results
 from x2sam_ros.evaluation.results_file import write_results
-from x2sam_ros.evaluation.truth.dataset import Kind
-from x2sam_ros.evaluation.truth.open import open_dataset
+from x2sam_ros.truth.dataset import Kind
+from x2sam_ros.truth.open import open_dataset
 
 
 @pytest.fixture

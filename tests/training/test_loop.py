@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +18,9 @@ from safetensors.torch import load_file
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import PhaseConfig, TrainConfig
-from x2sam_ros.errors import CheckpointError
+from x2sam_ros.errors import CheckpointError, ConfigError
 from x2sam_ros.model.config import preset
-from x2sam_ros.training.loop import Trainer
+from x2sam_ros.training.loop import Trainer, timed
 from x2sam_ros.training.plot import plot_losses
 from x2sam_ros.training.samples import Batch
 
@@ -27,6 +29,7 @@ TINY = TrainConfig(
     image=PhaseConfig(steps=2, clips=1, prompts=4, learning_rate=1e-3, texts=2),
     video=PhaseConfig(steps=2, clips=1, prompts=2, learning_rate=1e-3, frames=2, texts=1),
     words=PhaseConfig(steps=2, clips=1, prompts=2, learning_rate=1e-3, frames=2, texts=2),
+    memory=replace(TrainConfig().memory, steps=0),
     warmup_steps=2,
     tokenizer_sentences=300,
     checkpoint_every=1,
@@ -35,13 +38,7 @@ TINY = TrainConfig(
 TRACES = ("loss", "phase", "step")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Sums in one order, so that runs compare to the bit."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class Killed(Exception):
@@ -133,7 +130,8 @@ def test_log_and_plot(finished: Path) -> None:
         ("words", 1),
         ("words", 2),
     ]
-    assert all(0 < row["loss"] < 1_000 and row["norm"] > 0 and row["seconds"] >= 0 for row in rows)
+    assert all(0 < row["loss"] < 1_000 and row["norm"] > 0 for row in rows)
+    assert all(row["seconds"] > 0 and row["waiting"] >= 0 for row in rows)
     assert [("score" in row, "segmentation" in row) for row in rows] == [
         (False, False),
         (False, True),
@@ -145,6 +143,35 @@ def test_log_and_plot(finished: Path) -> None:
     ]
     assert all(0 <= row[name] <= 1 for row in rows if "score" in row for name in ("score", "answers"))
     assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG") and not (finished / "state.partial").exists()
+
+
+def test_scenes_that_torch_draws_teach_the_same(finished: Path, tmp_path: Path) -> None:
+    said = io.StringIO()
+    Trainer(TINY, preset("nano"), tmp_path, amp=False, render="device").run(Console(file=said))
+    ours, theirs = log(tmp_path), log(finished)
+    assert [row["step"] for row in ours] == [row["step"] for row in theirs]
+    assert ours[0]["loss"] == pytest.approx(theirs[0]["loss"], rel=0.01) and ours[0]["loss"] != theirs[0]["loss"]
+    shares = re.findall(r"(\w+): (\d+\.\d)% of the time waiting for batches", said.getvalue())
+    assert [phase for phase, _ in shares] == ["pixels", "image", "video", "words"]
+    assert all(0 <= float(share) <= 100 for _, share in shares)
+
+
+def test_an_unknown_renderer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="renderer is 'gpu', expected one of host, device"):
+        Trainer(TINY, preset("nano"), tmp_path, render="gpu")
+
+
+def test_waiting_is_what_goes_by_in_front_of_an_item() -> None:
+    def slow() -> Iterator[int]:
+        for number in range(2):
+            time.sleep(0.05 * number)
+            yield number
+
+    times = []
+    for _, waited in timed(slow()):
+        times.append(waited)
+        time.sleep(0.1)
+    assert times[0] < 0.05 <= times[1] < 0.1
 
 
 def test_the_last_phase_teaches_the_language_model_alone(finished: Path) -> None:

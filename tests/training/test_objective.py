@@ -13,10 +13,22 @@ from tests.training.test_samples import CONFIG, batches
 from tests.unit.model.networks import new_nano
 from x2sam_ros.config import PhaseConfig, TrainConfig
 from x2sam_ros.model.pixel_decoder import DeformableAttention
+from x2sam_ros.model.segmentor import StepOutput
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
 from x2sam_ros.training.initialise import FUSER_SCALE
-from x2sam_ros.training.objective import TextStates, batch_loss, batch_scores, text_loss, understand, words_loss
+from x2sam_ros.training.loss_config import LossConfig
+from x2sam_ros.training.objective import (
+    Supervision,
+    TextStates,
+    _surest_iou,
+    batch_loss,
+    batch_scores,
+    frame_loss,
+    text_loss,
+    understand,
+    words_loss,
+)
 
 
 def training_nano() -> X2SAM:
@@ -121,6 +133,41 @@ def test_scores_are_ious_and_exact_answers(number: int) -> None:
     assert exact.shape == (6,) and exact.dtype == torch.bool
 
 
+def test_scores_of_clips_are_means_over_frames_with_a_memory() -> None:
+    """A clip of the same picture twice: the second frame is scored with what the first wrote."""
+    model, batch = new_nano(), batches("image")[0]
+    still, _ = batch_scores(model, batch)
+    twice = replace(
+        batch, pixel_values=batch.pixel_values.repeat(2, 1, 1, 1, 1), masks=batch.masks.repeat(2, 1, 1, 1, 1)
+    )
+    gone = replace(twice, masks=torch.cat([batch.masks, torch.zeros_like(batch.masks)]))
+    both, empty = batch_scores(model, twice)[0], batch_scores(model, gone)[0]
+    assert torch.all((both - still / 2 >= -1e-6) & (both - still / 2 <= 0.5))
+    assert not torch.equal(both, empty), "each frame has its own truth"
+
+
+def test_a_query_is_scored_with_the_object_that_it_fits_best() -> None:
+    """Of three objects, the first and the last of one name; what is ignored counts for nothing."""
+    masks = torch.zeros(1, 3, 4, 4, dtype=torch.bool)
+    masks[0, 0, 0], masks[0, 1, 1], masks[0, 2, 2] = True, True, True
+    logits = torch.full((1, 1, 4, 4), -1.0)
+    logits[0, 0, 2:] = 1.0
+    output = StepOutput(torch.tensor([[[9.0, 0.0, 0.0]]]), logits, torch.zeros(1, 1, 1), ())
+    shown = torch.ones(1, 4, 4, dtype=torch.bool)
+    labels = torch.tensor([[0, 1, 0]])
+    assert _surest_iou(output, labels, masks, None).item() == 0.5
+    shown[:, 3] = False
+    assert _surest_iou(output, labels, masks, shown).item() == 1.0
+    assert _surest_iou(output, torch.tensor([[1, 1, 0]]), masks, None).item() == 0.0
+
+
+def test_a_chat_has_answers_alone() -> None:
+    batch = batches("image")[0]
+    chat = replace(batch, conversations=[], regions=batch.regions[:0], region_rows=batch.region_rows[:0])
+    ious, exact = batch_scores(new_nano(), chat)
+    assert ious.shape == (0,) and exact.shape == (6,)
+
+
 def test_an_answer_is_exact_when_every_token_is_the_likeliest() -> None:
     """Teacher-forced argmax and greedy decoding agree on which answers are right."""
     model, batch = new_nano(), batches("image")[0]
@@ -133,3 +180,68 @@ def test_an_answer_is_exact_when_every_token_is_the_likeliest() -> None:
     assert [truth[rows == row].tolist() for row in range(len(answers))] == answers
     even = math.log(model.config.language.text.vocab_size)
     assert float(text_loss(model, states)) == pytest.approx(even, rel=1e-4), "states of zero know nothing"
+
+
+def test_without_heads_masks_and_words_are_learnt() -> None:
+    """The same as with them, less their terms."""
+    model, batch = training_nano(), batches("image")[0]
+
+    def terms(teachers: AuxiliaryHeads | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(1)  # of the points drawn from regions
+        return batch_loss(model, teachers, batch, "image", CONFIG)
+
+    taught, untaught = terms(heads(model)), terms(None)
+    assert set(untaught) == {"text", "segmentation"}
+    assert all(torch.equal(untaught[name], taught[name]) for name in untaught)
+
+
+def test_a_batch_of_chats_teaches_words_alone() -> None:
+    model, batch = training_nano(), batches("image")[0]
+    regions = torch.zeros(0, *batch.regions.shape[1:], dtype=torch.bool)
+    chats = replace(batch, conversations=[], regions=regions, region_rows=torch.zeros(0, dtype=torch.int64))
+    losses = batch_loss(model, None, chats, "image", CONFIG)
+    assert set(losses) == {"text"}
+    losses["text"].backward()
+    assert any(name.startswith("language.text") for name in reached(model))
+    assert not any(name.startswith("segmentor.decoder") for name in reached(model))
+
+
+@pytest.mark.parametrize("share", [False, True])
+def test_the_published_loss_reaches_the_network_over_a_clip(share: bool) -> None:
+    """Sampled points, all layers and frames at once, ignored cells, and phrases of all prompts as choices."""
+    model, batch = training_nano(), batches("video")[0]
+    ignore = torch.zeros(*batch.masks.shape[:2], *batch.masks.shape[-2:], dtype=torch.bool)
+    ignore[..., :4] = True
+    loss = replace(LossConfig.published(share_phrases=share), points=64)
+    losses = batch_loss(model, None, replace(batch, ignore=ignore), "video", CONFIG, loss)
+    torch.stack(list(losses.values())).sum().backward()
+    names = reached(model)
+    for part in ("decoder", "pixel_decoder", "memory_encoder", "memory_attention", "class_predictor"):
+        assert any(name.startswith(f"segmentor.{part}.") for name in names), part
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters() if p.grad is not None)
+
+
+def test_over_a_clip_every_object_weighs_the_same() -> None:
+    """Two frames of one clip, the second with fewer objects in sight: the clip's mean is that of all objects."""
+    model, batch = new_nano(), batches("video")[0]
+    images = model.segmentor.encode_image(batch.pixel_values[0])
+    with torch.no_grad():
+        condition, _, _ = understand(model, batch, images)
+        output = model.segmentor.step(model.segmentor.decode_pixels(images, first=True), condition)
+    masks, hidden = batch.masks[0], batch.masks[0].clone()
+    hidden[0] = 0
+    seen = [int(((m.flatten(2).sum(-1) >= 0.5) & (batch.labels >= 0)).sum()) for m in (masks, hidden)]
+    assert seen[0] > seen[1] > 0
+    frame, clip = LossConfig(classes=0), LossConfig(classes=0, over="clip")
+    alone = [float(frame_loss(model, output, condition, batch.labels, m, frame)) for m in (masks, hidden)]
+    totals = {}
+    for config in (frame, clip):
+        supervision = Supervision(model, condition, batch.labels, config)
+        supervision.add(output, masks)
+        supervision.add(output, hidden)
+        totals[config.over] = float(supervision.total())
+    assert totals["frame"] == pytest.approx(sum(alone) / 2, rel=1e-5)
+    weighed = sum(loss * count for loss, count in zip(alone, seen)) / sum(seen)
+    assert totals["clip"] == pytest.approx(weighed, rel=1e-5)
+    added = frame_loss(model, output, condition, batch.labels, masks, LossConfig(classes=0, layers="sum"))
+    assert float(added) == pytest.approx(alone[0] * len(output.layers), rel=1e-5)

@@ -21,7 +21,7 @@ from x2sam_ros.training.scenes import (
     region_prompt,
     sample_corpus,
 )
-from x2sam_ros.training.scenes.render import PALETTE
+from x2sam_ros.training.scenes.layout import PALETTE
 from x2sam_ros.training.scenes.vocabulary import COLOURS, SHAPES, SIZE_WORDS
 
 

@@ -31,14 +31,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "default_plugins": VALUES | {"hookspecs", "model", "engine"},
     "testing": VALUES | {"engine", "model"},
     "bag": VALUES | {"engine", "plugins", "visualise"},
-    "evaluation": VALUES | {"bag", "checkpoint", "engine", "model", "plugins", "visualise"},
-    "training": VALUES | {"engine", "plugins", "model", "checkpoint"},
+    "truth": VALUES | {"bag"},
+    "evaluation": VALUES | {"bag", "checkpoint", "engine", "model", "plugins", "truth", "visualise"},
+    "training": VALUES | {"bag", "checkpoint", "engine", "model", "plugins", "truth"},
     "ros": VALUES | {"engine", "plugins", "bag", "checkpoint", "space", "visualise"},
 }
 INSIDE_FUNCTIONS: dict[str, set[str]] = {"model/x2sam.py": {"checkpoint"}}
 """File -> rooms it may also import inside a function: `X2SAM.from_pretrained` is where library users look for it."""
 
-TORCH_FREE = VALUES | {"hookspecs", "plugins", "testing", "bag", "default_plugins", "visualise", "space"}
+TORCH_FREE = VALUES | {"hookspecs", "plugins", "testing", "bag", "default_plugins", "visualise", "space", "truth"}
 """Rooms that import torch nowhere, not even in a function."""
 
 LIGHT_FOR_CLI = VALUES | {"cli"}

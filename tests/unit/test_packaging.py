@@ -120,7 +120,8 @@ def test_pins_are_exact_and_fit_the_library() -> None:
                 assert re.fullmatch(r"==[\w.]+", str(requirement.specifier)), f"{path.name}: {line}"
                 name = requirement.name.lower().replace("_", "-")
                 pins.setdefault(name, []).append(str(requirement.specifier)[2:])
-    for line in setup_cfg()["options"]["install_requires"].split("\n"):
+    extras = setup_cfg()["options.extras_require"].values()
+    for line in "\n".join([setup_cfg()["options"]["install_requires"], *extras]).split("\n"):
         if line.strip():
             requirement = Requirement(line)
             name = requirement.name.lower().replace("_", "-")
@@ -144,6 +145,16 @@ def test_importing_the_package_imports_neither_torch_nor_rclpy() -> None:
     code = "import sys, x2sam_ros; print([name for name in ('torch', 'rclpy', 'numpy') if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_without_the_training_extra_all_but_its_commands_work() -> None:
+    hide = "import sys; sys.modules.update(dict.fromkeys(('accelerate', 'peft', 'tensorboard'))); "
+    plain = "import x2sam_ros.training.loop, x2sam_ros.evaluation.runner, x2sam_ros.engine.session; "
+    start = "from x2sam_ros.cli.main import main; sys.argv = ['x2sam', 'joint', 'plan.yaml', '--out', 'run']; main()"
+    command = [sys.executable, "-c", hide + plain + start]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and "pip install '.[training]'" in result.stderr
 
 
 @pytest.mark.parametrize("path", MESSAGES, ids=lambda path: path.name)

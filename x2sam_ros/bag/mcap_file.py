@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
@@ -66,10 +67,12 @@ class McapFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if error is None or isinstance(error, KeyboardInterrupt):
-            self.close()
-        else:
-            self._stream.close()
+        try:
+            if error is None or isinstance(error, KeyboardInterrupt):
+                self.close()
+        finally:  # a full disk fails once more when the file is closed
+            with suppress(OSError):
+                self._stream.close()
             self._file.discard()
 
     def _register(self, topic: str, msgtype: str) -> int:

@@ -81,6 +81,15 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
+def config_of(preset_or_folder: str | Path) -> X2SAMConfig:
+    """Return the configuration of a checkpoint whose weights need not be read.
+
+    Raises:
+        ConfigError, CheckpointError: as ``load_model``.
+    """
+    return read_config(_find(preset_or_folder))
+
+
 def weights_sha256(preset_or_folder: str | Path) -> str:
     """Return the SHA-256 of a checkpoint's weights: as its manifest notes it, else of the file, which is then read.
 
@@ -295,7 +304,7 @@ def _find(given: str | Path) -> Path:
         if built_in.is_dir():
             return built_in
         raise CheckpointError(
-            f"preset {str(given)!r} ships without weights; convert its checkpoint and pass that folder instead"
+            f"preset {str(given)!r} ships without weights; convert or train a checkpoint and pass that folder"
         )
     if is_hub_id(given):
         return find_path(given, "checkpoint folder", [WEIGHTS_FILE], [CONFIG_FILE, TOKENIZER_FILE, MANIFEST_FILE])

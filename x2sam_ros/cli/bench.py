@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 SMALLEST, LARGEST = 32, 4096
 """Pixels of a picture's side."""
 
-PIPED_WIDTH = 140
-"""Columns of a table when the output is no terminal."""
-
 
 def bench(
     model: Annotated[
@@ -128,27 +125,17 @@ def _run(opened: BenchModel, scene: BenchScene, wanted: BenchOptions) -> BenchRe
 
 def print_report(report: BenchReport, markdown: bool) -> None:
     """Print what was measured, on what, and the tables."""
-    from rich.console import Console
-    from rich.table import Table
-
+    from x2sam_ros.cli.printing import print_tables
     from x2sam_ros.evaluation.bench_report import headline, tables
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, PIPED_WIDTH)
     height, width = report.image_size
     timed = f"{width}x{height}, {report.timed_frames} timed frames each, at most {report.resident_mib:.0f} MiB resident"
     on_gpu = f", {report.gpu_mib:.0f} MiB on the GPU" if report.gpu_mib else ""
     for line in (headline(report), timed + on_gpu, *report.model.notes):
         typer.echo(line + ("  " if markdown else ""))
+    if not markdown:
+        print_tables(tables(report))
+        return
     for title, header, rows in tables(report):
-        if markdown:
-            lines = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
-            typer.echo("\n".join(["", f"**{title}**", "", *lines, *(f"| {' | '.join(row)} |" for row in rows)]))
-            continue
-        table = Table(title=title, title_justify="left")
-        for position, name in enumerate(header):
-            table.add_column(name, justify="right" if position else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+        lines = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
+        typer.echo("\n".join(["", f"**{title}**", "", *lines, *(f"| {' | '.join(row)} |" for row in rows)]))

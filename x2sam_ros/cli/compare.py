@@ -39,7 +39,7 @@ def compare(
     comparison = compare_results(one, other, seed=seed)
     console = Console(soft_wrap=True, markup=False, highlight=False)
     for cells in comparison.cells:
-        _print_cells(cells, console)
+        print_cells(cells, console)
     for side, cells_left in (("A", comparison.only_in_a), ("B", comparison.only_in_b)):
         for cell in cells_left:
             console.print(f"only in {side}: {_described(cell)}")
@@ -53,7 +53,7 @@ def _described(cell: Cell) -> str:
     return f"{cell.dataset}: {', '.join(part for part in chosen if part)}"
 
 
-def _print_cells(cells: CellComparison, console: Console) -> None:
+def print_cells(cells: CellComparison, console: Console) -> None:
     """Print one pair of cells: what they are, the numbers, the sequences."""
     from rich.table import Table
 

@@ -65,8 +65,8 @@ def write_demo_scene(bag: Path) -> DemoScene:
 
     The typed object and the clicked one are the two that are seen best throughout.
     """
-    from x2sam_ros.evaluation.shown_regions import deepest_point
     from x2sam_ros.training.scenes import distinct, generate_clip
+    from x2sam_ros.truth.shown_regions import deepest_point
 
     clip = generate_clip(SEED, NUM_FRAMES, HEIGHT, WIDTH)
     known = [k for k in range(len(clip.objects)) if distinct(clip, k)]

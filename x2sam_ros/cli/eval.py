@@ -21,15 +21,12 @@ if TYPE_CHECKING:
     from x2sam_ros.evaluation.plan import CellPlan, Opener, Shelf
     from x2sam_ros.evaluation.results import Results, SequenceResult
     from x2sam_ros.evaluation.runner import Pool, Watch
-    from x2sam_ros.evaluation.truth.dataset import Dataset
+    from x2sam_ros.truth.dataset import Dataset
 
 X2SAM, LIVE, MODES = "x2sam", "live", ("stream", "clip")
 METHODS = (X2SAM, "copy_first", "optical_flow")
 EXIT_INCOMPLETE = 1
 """Exit code where sequences failed and the others have numbers."""
-
-PIPED_WIDTH = 160
-"""Columns of a table when the output is no terminal."""
 
 
 def eval(
@@ -277,26 +274,14 @@ def _progress(plans: list[CellPlan]) -> Iterator[Watch]:
 
 def _report(results: Results, plans: list[CellPlan], out: Path) -> None:
     """Write the page, print the numbers and where they are; exit code 1 where a sequence failed."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from x2sam_ros.cli.printing import counted
+    from x2sam_ros.cli.printing import counted, print_tables
     from x2sam_ros.evaluation.report.page import write_report
     from x2sam_ros.evaluation.results_table import results_tables
     from x2sam_ros.evaluation.runner import RESULTS_FILE, failures
 
     datasets = {plan.folder: plan.dataset for plan in plans}
     page = write_report(results, out, lambda cell: datasets[cell.folder])
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, PIPED_WIDTH)
-    for title, header, rows in results_tables(results):
-        table = Table(title=title, title_justify="left")
-        for place, name in enumerate(header):
-            table.add_column(name, justify="right" if place else "left")
-        for row in rows:
-            table.add_row(*row)
-        console.print(table)
+    print_tables(results_tables(results))
     for path in (out / RESULTS_FILE, page):
         typer.echo(f"wrote {path}")
     if failed := failures(results):

@@ -12,7 +12,7 @@ from x2sam_ros.errors import ConfigError, ResultsError, TruthError
 
 if TYPE_CHECKING:
     from x2sam_ros.evaluation.inputs import Input
-    from x2sam_ros.evaluation.truth.dataset import Dataset
+    from x2sam_ros.truth.dataset import Dataset
 
 
 def open_given(paths: Sequence[str], layout: str | None, options: Mapping[str, Any]) -> list[Input]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from x2sam_ros.evaluation.truth.dataset import Dataset
-    from x2sam_ros.evaluation.truth.drawn import Drawing
     from x2sam_ros.training.scenes import Clip
+    from x2sam_ros.truth.dataset import Dataset
+    from x2sam_ros.truth.drawn import Drawing
 
 NAME = "generated"
 HELD_OUT_SEED = 500_000
@@ -58,9 +58,9 @@ def generated_dataset(clips: int = CLIPS, num_frames: int = NUM_FRAMES, stride: 
     import hashlib
     from functools import partial
 
-    from x2sam_ros.evaluation.truth.dataset import Dataset, Expression, Kind, TrueObject
-    from x2sam_ros.evaluation.truth.drawn import DrawnSequence
     from x2sam_ros.training.scenes import KINDS, distinct, generate_clip
+    from x2sam_ros.truth.dataset import Dataset, Expression, Kind, TrueObject
+    from x2sam_ros.truth.drawn import DrawnSequence
 
     digest, sequences = hashlib.sha256(), []
     for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + clips):

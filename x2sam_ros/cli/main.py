@@ -15,6 +15,9 @@ from x2sam_ros.errors import X2SamError
 EXIT_BAD_INPUT = 2
 """Exit code of every error that the user can mend."""
 
+_EXTRAS = {"accelerate": "training", "peft": "training"}
+"""Optional package -> the extra of setup.cfg that it comes with."""
+
 
 def build_app() -> typer.Typer:
     """Build the program from the files in this folder."""
@@ -39,6 +42,11 @@ def main() -> None:
         build_app()()
     except X2SamError as error:
         _fail(" ".join(str(error).split()))
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        _fail(f"this command needs {package}; in the repository: pip install '.[{_EXTRAS[package]}]'")
     except OSError as error:
         _fail(f"{error.filename or 'file'}: {error.strerror or error}")
 

@@ -6,13 +6,17 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from rich.table import Table
     from rich.text import Text
 
     from x2sam_ros.bag.replay import TargetSummary
     from x2sam_ros.types import Grounding
+
+
+PIPED_WIDTH = 160
+"""Columns that tables may take where no terminal says how many it has."""
 
 
 def plain(text: str) -> str:
@@ -59,6 +63,23 @@ def target_table(targets: Iterable[TargetSummary], frames: int) -> Table:
         row = (*seen, f"{target.mean_score:.2f}", f"{target.mean_area_px:.0f}")
         table.add_row(Text(f"#{target.target_id}", style), Text(plain(target.label), style), *row)
     return table
+
+
+def print_tables(tables: Iterable[tuple[str, Sequence[str], Iterable[Sequence[str]]]]) -> None:
+    """Print tables, each a title, a header and rows; all columns but the first hold numbers."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, PIPED_WIDTH)
+    for title, header, rows in tables:
+        table = Table(title=title, title_justify="left")
+        for place, name in enumerate(header):
+            table.add_column(name, justify="right" if place else "left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
 
 
 def _style(colour: tuple[int, int, int]) -> str:

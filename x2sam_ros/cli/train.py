@@ -21,11 +21,15 @@ def train(
     device: Annotated[
         str, typer.Option(help="auto takes a GPU where there is one; else cpu, cuda or cuda:N.")
     ] = "auto",
+    render: Annotated[
+        str, typer.Option(help="Who draws the scenes: host (OpenCV), device (torch), or auto: device on a GPU.")
+    ] = "auto",
     bf16: Annotated[bool, typer.Option(help="Multiply in bfloat16.")] = True,
     pixels_steps: Annotated[int, typer.Option(min=0, help="Batches of the first phase.")] = _DEFAULTS.pixels.steps,
     image_steps: Annotated[int, typer.Option(min=0, help="Batches of the second phase.")] = _DEFAULTS.image.steps,
     video_steps: Annotated[int, typer.Option(min=0, help="Batches of the third phase.")] = _DEFAULTS.video.steps,
     words_steps: Annotated[int, typer.Option(min=0, help="Batches of the fourth phase.")] = _DEFAULTS.words.steps,
+    memory_steps: Annotated[int, typer.Option(min=0, help="Batches of the last phase.")] = _DEFAULTS.memory.steps,
 ) -> None:
     """Train a preset on generated scenes; Ctrl-C is safe, the same command goes on."""
     import torch
@@ -40,7 +44,10 @@ def train(
         image=replace(_DEFAULTS.image, steps=image_steps),
         video=replace(_DEFAULTS.video, steps=video_steps),
         words=replace(_DEFAULTS.words, steps=words_steps),
+        memory=replace(_DEFAULTS.memory, steps=memory_steps),
     )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    train_preset(preset, config, out, device, bf16, weights, Console())
+    if render == "auto":
+        render = "host" if device == "cpu" else "device"
+    train_preset(preset, config, out, device, bf16, weights, render, Console())

@@ -25,10 +25,10 @@ def vgd(
 
     from x2sam_ros.bag.output import PendingFile
     from x2sam_ros.cli.printing import counted
-    from x2sam_ros.evaluation.truth.files import Options
-    from x2sam_ros.evaluation.truth.open import open_dataset
-    from x2sam_ros.evaluation.truth.visual import open_visual
     from x2sam_ros.evaluation.visual_builder import build_visual, write_bags
+    from x2sam_ros.truth.files import Options
+    from x2sam_ros.truth.open import open_dataset
+    from x2sam_ros.truth.visual import open_visual
 
     console = Console()
     file = PendingFile(out, ".json")

@@ -25,7 +25,7 @@ MAX_ASPECT_RATIO = 200
 
 
 def mask_encoder_pixels(
-    images: Uint8Array,
+    images: Uint8Array | Tensor,
     size: int,
     device: torch.device | str = "cpu",
     resize: str = SegmentorConfig.resize,
@@ -38,7 +38,7 @@ def mask_encoder_pixels(
     (``tests/parity/test_preprocess.py``).
 
     Args:
-        images: uint8 (H, W, 3) or (N, H, W, 3), RGB.
+        images: uint8 (H, W, 3) or (N, H, W, 3), RGB; a tensor is moved where it has to be.
         size: side of the square, pixels.
         device: where to do it and leave it.
         resize: "square" or "longest", see ``scaled_size``.
@@ -166,7 +166,7 @@ def _limited_size(
 
 
 def picture_patches(
-    images: Uint8Array, config: LanguageConfig, device: torch.device | str = "cpu"
+    images: Uint8Array | Tensor, config: LanguageConfig, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
     """Cut pictures into the language side's patches, resized as PIL does, level for level.
 
@@ -192,41 +192,44 @@ def picture_patches(
 
 
 def clip_patches(
-    frames: Uint8Array, config: LanguageConfig, device: torch.device | str = "cpu"
+    frames: Uint8Array | Tensor, config: LanguageConfig, device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor]:
-    """Cut a clip into the language side's patches; an odd last frame is repeated.
+    """Cut clips into the language side's patches; an odd last frame is repeated.
 
     Resized as torch does on the CPU, level for level: the published video processor uses it.
 
     Args:
-        frames: uint8 (T, H, W, 3), RGB, already sampled to the frames the model is to see.
+        frames: uint8 (T, H, W, 3) or (N, T, H, W, 3), RGB, already sampled to the frames the model is to see.
         config: area limits and patch sizes.
         device: where to do it and leave the patches.
 
     Returns:
-        Patches float32 (P, 1536) in -1..1, and the grid int64 (1, 3) on the host: frame pairs, rows, columns.
+        Patches float32 (N * P, 1536) in -1..1, one clip after the other, and the grids int64 (N, 3) on the host: frame
+        pairs, rows, columns.
 
     Raises:
         FrameError: the array is not a non-empty stack of uint8 RGB pictures, or they are too elongated.
     """
-    planes, vision = _to_planes(frames, device), config.vision
+    several = frames.ndim == 5
+    planes, vision = _to_planes(frames.reshape(-1, *frames.shape[2:]) if several else frames, device), config.vision
     factor, pair = vision.patch_size * vision.spatial_merge_size, vision.temporal_patch_size
-    height, width = planes.shape[2:]
+    (height, width), count = planes.shape[2:], frames.shape[1] if several else len(planes)
     limits = (config.video_min_pixels, config.video_max_pixels)
-    size = clip_size(len(planes), height, width, factor, pair, *limits)
-    resized = resize_levels(planes, size, "bicubic", "torch")
-    repeated = resized[-1:].expand(-len(planes) % pair, -1, -1, -1)
-    return _cut(torch.cat([resized, repeated])[None], vision)
+    size = clip_size(count, height, width, factor, pair, *limits)
+    resized = resize_levels(planes, size, "bicubic", "torch").reshape(-1, count, 3, *size)
+    repeated = resized[:, -1:].expand(-1, -count % pair, -1, -1, -1)
+    return _cut(torch.cat([resized, repeated], dim=1), vision)
 
 
-def _to_planes(images: Uint8Array, device: torch.device | str) -> Tensor:
+def _to_planes(images: Uint8Array | Tensor, device: torch.device | str) -> Tensor:
     """Return uint8 (N, 3, H, W) on ``device``."""
-    if images.ndim not in (3, 4) or images.shape[-1] != 3 or images.dtype != np.uint8 or 0 in images.shape:
+    levels = torch.uint8 if isinstance(images, Tensor) else np.uint8
+    if images.ndim not in (3, 4) or images.shape[-1] != 3 or images.dtype != levels or 0 in images.shape:
         raise FrameError(
-            f"expected non-empty uint8 RGB of (H, W, 3) or (N, H, W, 3), got {images.dtype} {images.shape}"
+            f"expected non-empty uint8 RGB of (H, W, 3) or (N, H, W, 3), got {images.dtype} {tuple(images.shape)}"
         )
-    stack = np.require(images[None] if images.ndim == 3 else images, requirements=["C", "W"])
-    return torch.from_numpy(stack).to(device).permute(0, 3, 1, 2)
+    stack = images if isinstance(images, Tensor) else torch.from_numpy(np.require(images, requirements=["C", "W"]))
+    return (stack[None] if images.ndim == 3 else stack).to(device).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=16)

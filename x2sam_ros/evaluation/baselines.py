@@ -15,18 +15,15 @@ from typing import Protocol
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from x2sam_ros.evaluation.methods import answered, told_problems
 from x2sam_ros.evaluation.predictions import FramePrediction, PredictedMask, SequencePredictions, rle_of
 from x2sam_ros.evaluation.prompting import PlannedPrompt
-from x2sam_ros.evaluation.truth.dataset import Category, Sequence
+from x2sam_ros.truth.dataset import Category, Sequence
 from x2sam_ros.types import BoolArray, Frame, Uint8Array
 
 MIN_FLOW_SIDE = 16
 """Shorter side of a picture below which OpenCV's flow has no patch to compare, pixels; nothing moves there."""
-
-Grey = npt.NDArray[np.uint8]
 
 
 @dataclass

@@ -7,7 +7,6 @@ version; one that changes its meaning or goes raises it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.evaluation.hardware import Hardware
+from x2sam_ros.evaluation.whole_file import write_whole
 
 SCHEMA, VERSION = "x2sam-bench", 1
 VARIANTS = ("separate", "merged", "naive", "per clip", "SAM 2")
@@ -185,10 +185,12 @@ def from_dict(data: dict[str, Any]) -> BenchReport:
 
 
 def write_json(report: BenchReport, path: Path) -> None:
-    """Write a report as JSON; an older file is replaced when the new one is whole."""
-    fresh = path.with_name(f"{path.name}.new")
-    fresh.write_text(json.dumps(to_dict(report), indent=1) + "\n", encoding="utf-8")
-    os.replace(fresh, path)
+    """Write a report as JSON; an older file is replaced when the new one is whole.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
+    write_whole(path, f"{json.dumps(to_dict(report), indent=1)}\n".encode())
 
 
 def read_json(path: Path) -> BenchReport:

@@ -12,7 +12,7 @@ from x2sam_ros.evaluation.bootstrap import CONFIDENCE, NUM_RESAMPLES, difference
 from x2sam_ros.evaluation.metrics.names import HEADLINES, about
 from x2sam_ros.evaluation.results import Cell, CellResult, Results, SequenceResult
 from x2sam_ros.evaluation.scoring import combine
-from x2sam_ros.evaluation.truth.dataset import Kind
+from x2sam_ros.truth.dataset import Kind
 
 FORMAT = "x2sam-comparison-1"
 
@@ -20,9 +20,6 @@ NAN = float("nan")
 
 _TOLD = ("cell.", "cells/", "weights_sha256", "truth_fingerprint")
 """Settings, by how their names begin, of which no note is made."""
-
-COMPARED = ("method", "checkpoint", "memory_policy")
-"""What may differ in two cells that are compared; everything else has to be the same."""
 
 
 @dataclass(frozen=True)

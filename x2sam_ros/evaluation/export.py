@@ -19,7 +19,7 @@ from x2sam_ros.bag.writer import ResultWriter
 from x2sam_ros.errors import BagError, TruthError
 from x2sam_ros.evaluation.predictions import FramePrediction, GivenPrompt, PredictedMask, SequencePredictions
 from x2sam_ros.evaluation.scorers.frames import Job
-from x2sam_ros.evaluation.truth.dataset import Dataset
+from x2sam_ros.truth.dataset import Dataset
 from x2sam_ros.types import FrameResult, Grounding, GroundingStatus, Phrase, TargetState, Uint8Array
 
 Rle = dict[str, Any]

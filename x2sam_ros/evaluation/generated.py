@@ -18,10 +18,8 @@ import numpy.typing as npt
 from x2sam_ros.errors import FrameError
 from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.evaluation.metrics.panoptic import PanopticQuality, PanopticScore, Segments
+from x2sam_ros.truth.drawn import FRAME_INTERVAL_NS
 from x2sam_ros.types import BoolArray, ClassListPrompt, Frame, FrameResult, Prompt, Uint8Array
-
-FRAME_INTERVAL_NS = 33_333_333
-"""Time between the frames of a case: a camera of 30 Hz."""
 
 _NAN = float("nan")
 

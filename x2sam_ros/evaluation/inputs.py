@@ -12,9 +12,9 @@ from typing import Any
 
 from x2sam_ros.bag.storage import is_bag
 from x2sam_ros.errors import ConfigError, TruthError, X2SamError
-from x2sam_ros.evaluation.truth.dataset import Dataset, Sequence
-from x2sam_ros.evaluation.truth.open import open_dataset
-from x2sam_ros.evaluation.truth.sequences import FailedSequence, usable
+from x2sam_ros.truth.dataset import Dataset, Sequence
+from x2sam_ros.truth.open import open_dataset
+from x2sam_ros.truth.sequences import FailedSequence, usable
 
 BAG_LAYOUT = "bag"
 

@@ -13,7 +13,7 @@ from typing import Protocol
 from x2sam_ros.evaluation.methods import AnswerLog, predicted_masks
 from x2sam_ros.evaluation.predictions import FramePrediction, SequencePredictions
 from x2sam_ros.evaluation.prompting import PlannedPrompt
-from x2sam_ros.evaluation.truth.dataset import Sequence
+from x2sam_ros.truth.dataset import Sequence
 from x2sam_ros.types import Frame, FrameResult, Grounding, Prompt
 
 

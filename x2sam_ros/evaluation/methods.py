@@ -22,8 +22,8 @@ from x2sam_ros.evaluation.predictions import (
     rle_of,
 )
 from x2sam_ros.evaluation.prompting import PlannedPrompt
-from x2sam_ros.evaluation.truth.dataset import Sequence
 from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.truth.dataset import Sequence
 from x2sam_ros.types import Frame, FrameResult, Grounding, GroundingStatus, Uint8Array
 
 MOST_AT_ONCE = 1024

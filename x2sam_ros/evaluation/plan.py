@@ -24,8 +24,8 @@ from x2sam_ros.evaluation.inputs import Input
 from x2sam_ros.evaluation.methods import Method, X2SamMethod, evaluated_config
 from x2sam_ros.evaluation.prompting import PROMPTS, PlannedPrompt, make_prompts
 from x2sam_ros.evaluation.results import Cell
-from x2sam_ros.evaluation.truth.dataset import Dataset, Sequence
 from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.truth.dataset import Dataset, Sequence
 
 BASELINES = {"copy_first": copy_first, "optical_flow": optical_flow}
 _NO_FILE_NAME = re.compile(r"[^\w.-]+")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from x2sam_ros.errors import FrameError, TruthError
+from x2sam_ros.evaluation.whole_file import write_whole
 from x2sam_ros.rle import Counts, decode_rle, encode_rle, from_coco, to_coco
 from x2sam_ros.types import BoolArray
 
@@ -140,11 +141,13 @@ class SequencePredictions:
 
 
 def write_predictions(predictions: SequencePredictions, path: Path) -> None:
-    """Write them as gzipped JSON; the file appears when it is whole, and is the same for the same predictions."""
+    """Write them as gzipped JSON; the file appears when it is whole, and is the same for the same predictions.
+
+    Raises:
+        ResultsError: it cannot be written.
+    """
     text = json.dumps({"format": FORMAT, **asdict(predictions)}, separators=(",", ":"))
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(gzip.compress(text.encode(), mtime=0))
-    part.replace(path)
+    write_whole(path, gzip.compress(text.encode(), mtime=0))
 
 
 def read_predictions(path: Path) -> SequencePredictions:

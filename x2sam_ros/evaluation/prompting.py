@@ -10,9 +10,9 @@ import numpy as np
 
 from x2sam_ros.errors import ConfigError, PromptError, TruthError
 from x2sam_ros.evaluation.predictions import GivenPrompt
-from x2sam_ros.evaluation.shown_regions import REGION_KINDS, deepest_point, draw_region
-from x2sam_ros.evaluation.truth.dataset import Category, Expression, Kind, Sequence
-from x2sam_ros.evaluation.truth.visual import VisualSequence
+from x2sam_ros.truth.dataset import Category, Expression, Kind, Sequence
+from x2sam_ros.truth.shown_regions import REGION_KINDS, deepest_point, draw_region
+from x2sam_ros.truth.visual import VisualSequence
 from x2sam_ros.types import (
     MAX_CLASSES,
     BoolArray,

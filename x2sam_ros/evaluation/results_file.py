@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import types
 from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
@@ -13,6 +12,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from x2sam_ros.errors import ResultsError, told
 from x2sam_ros.evaluation.results import FORMAT, Results, SequenceResult
+from x2sam_ros.evaluation.whole_file import write_whole
 
 T = TypeVar("T")
 
@@ -32,13 +32,11 @@ def write_json(value: Mapping[str, Any], path: Path) -> None:
     Raises:
         ResultsError: it cannot be written.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        part.write_text(_to_text(value))
-        part.replace(path)
-    except (OSError, TypeError, ValueError) as error:
-        part.unlink(missing_ok=True)
-        raise ResultsError(f"{path} cannot be written: {told(error)}; give a folder that can be written to") from error
+        text = _to_text(value)
+    except (TypeError, ValueError) as error:
+        raise ResultsError(f"{path} cannot be written: {told(error)}; give plain values") from error
+    write_whole(path, text.encode())
 
 
 def read_results(path: Path) -> Results:

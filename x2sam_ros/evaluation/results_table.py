@@ -7,7 +7,7 @@ from pathlib import PurePath
 from x2sam_ros.evaluation.metrics.names import HEADLINES
 from x2sam_ros.evaluation.report.values import NOTHING, heading, number
 from x2sam_ros.evaluation.results import Cell, CellResult, Results
-from x2sam_ros.evaluation.truth.dataset import Kind
+from x2sam_ros.truth.dataset import Kind
 
 Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
 """Title, heading and rows."""

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 import x2sam_ros
-from x2sam_ros.errors import ConfigError, ResultsError, TruthError, X2SamError, described
+from x2sam_ros.errors import ConfigError, TruthError, X2SamError, described
 from x2sam_ros.evaluation.hardware import hardware
 from x2sam_ros.evaluation.methods import Method
 from x2sam_ros.evaluation.plan import CellPlan, Shelf, check_truth
@@ -24,6 +24,7 @@ from x2sam_ros.evaluation.predictions import SequencePredictions, read_predictio
 from x2sam_ros.evaluation.results import CellResult, Results, SequenceResult
 from x2sam_ros.evaluation.results_file import sequence_result_from_json, sequence_result_to_json, write_results
 from x2sam_ros.evaluation.scoring import combine, score_sequence
+from x2sam_ros.evaluation.whole_file import write_whole
 
 RESULTS_FILE, SETTINGS_FILE, TRUTH_FILE = "results.json", "settings.json", "truth.json"
 MAX_DIFFERENCES = 8
@@ -211,8 +212,8 @@ def _prepare(plan: CellPlan, out: Path, overwrite: bool) -> None:
             )
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(noted, json.dumps(settings, indent=1))
-    _write_whole(folder / TRUTH_FILE, json.dumps(plan.truth(), indent=1))
+        write_whole(noted, json.dumps(settings, indent=1).encode())
+    write_whole(folder / TRUTH_FILE, json.dumps(plan.truth(), indent=1).encode())
 
 
 def predictions_path(folder: Path, sequence: str) -> Path:
@@ -253,19 +254,10 @@ def _store(plan: CellPlan, out: Path, outcome: Outcome) -> SequenceResult:
         if not result.error:
             path = _path(out / plan.folder / "scores", name, ".json")
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_whole(path, sequence_result_to_json(result))
+            write_whole(path, sequence_result_to_json(result).encode())
     except TruthError as error:
         return SequenceResult(name, error=str(error))
     return result
-
-
-def _write_whole(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
-        part.write_text(text)
-        part.replace(path)
-    except OSError as error:
-        raise ResultsError(f"{path} cannot be written: {error.strerror}; give a folder with room") from error
 
 
 def _cell_result(plan: CellPlan, scored: dict[str, SequenceResult]) -> CellResult:

@@ -34,7 +34,7 @@ from x2sam_ros.evaluation.scorers.instances import score_instances
 from x2sam_ros.evaluation.scorers.objects import score_objects
 from x2sam_ros.evaluation.scorers.registry import ONLY_TOGETHER, Kept
 from x2sam_ros.evaluation.scorers.segments import score_panoptic, score_semantic
-from x2sam_ros.evaluation.truth.dataset import Dataset, Kind, Sequence
+from x2sam_ros.truth.dataset import Dataset, Kind, Sequence
 
 NUM_WORST = 5
 """Frames that are named as the worst of a sequence."""

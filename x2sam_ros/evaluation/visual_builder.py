@@ -23,10 +23,10 @@ from x2sam_ros.bag.storage import COMPRESSED_TYPE, IMAGE_TYPE
 from x2sam_ros.engine.frame_sampling import sample_frames
 from x2sam_ros.errors import BagError, ConfigError, TruthError, X2SamError
 from x2sam_ros.evaluation.predictions import rle_of
-from x2sam_ros.evaluation.shown_regions import REGION_KINDS, draw_region, pieces_of
-from x2sam_ros.evaluation.truth.dataset import Dataset, Sequence
-from x2sam_ros.evaluation.truth.label_maps import mask_of_segmentation
-from x2sam_ros.evaluation.truth.visual import FORMAT, VisualSequence
+from x2sam_ros.truth.dataset import Dataset, Sequence
+from x2sam_ros.truth.label_maps import mask_of_segmentation
+from x2sam_ros.truth.shown_regions import REGION_KINDS, draw_region, pieces_of
+from x2sam_ros.truth.visual import FORMAT, VisualSequence
 from x2sam_ros.types import BoolArray, FrameResult, TargetState
 
 Rle = dict[str, Any]

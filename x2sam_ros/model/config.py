@@ -171,7 +171,15 @@ def _release() -> X2SAMConfig:
     return X2SAMConfig()
 
 
-_PRESETS = {"nano": _nano, "release": _release}
+def _nano_half() -> X2SAMConfig:
+    nano = _nano()
+    # more than half of nano's weights are the 3x3 kernels that bring maps to the memory's size
+    memory = replace(nano.segmentor.memory, downsampler_kernel=1, downsampler_padding=0)
+    encoder = ResNetConfig(embedding_size=16, stage_channels=(16, 32, 48, 64))
+    return replace(nano, segmentor=replace(nano.segmentor, resnet=encoder, memory=memory), preset="nano-half")
+
+
+_PRESETS = {"nano": _nano, "release": _release, "nano-half": _nano_half}
 PRESETS: tuple[str, ...] = tuple(_PRESETS)
 
 

@@ -70,6 +70,7 @@ class Conversation:
         seg_ids: int64 (L,), 0 at ``<SEG>``, ``NO_PHRASE`` elsewhere.
         answer_start: index of the answer's first token; L where it is still to be written.
         separators: tokens behind the answer, which nobody writes: the line break between two turns.
+        earlier: start and end of the answers of earlier turns, of a chat that is learnt from as a whole.
     """
 
     input_ids: IdArray
@@ -77,6 +78,7 @@ class Conversation:
     seg_ids: IdArray
     answer_start: int
     separators: int = 0
+    earlier: tuple[tuple[int, int], ...] = ()
 
     @property
     def num_phrases(self) -> int:
@@ -377,6 +379,8 @@ def collate(conversations: Sequence[Conversation], tokens_per_region: int = 1) -
         input_ids[row, :real], mask[row, :real] = conversation.input_ids, 1
         cond_ids[row, :real], seg_ids[row, :real] = conversation.cond_ids, conversation.seg_ids
         answer[row, conversation.answer_start : real - conversation.separators] = True
+        for start, end in conversation.earlier:
+            answer[row, start:end] = True
 
     # A stable sort by phrase puts the phrase tokens first, phrase after phrase, in reading order.
     token_counts = (cond_ids != NO_PHRASE).sum(1)
@@ -412,4 +416,5 @@ def _expand_regions(conversation: Conversation, tokens_per_region: int) -> Conve
         conversation.seg_ids.repeat(repeats),
         int(repeats[: conversation.answer_start].sum()),
         conversation.separators,
+        tuple((int(repeats[:start].sum()), int(repeats[:end].sum())) for start, end in conversation.earlier),
     )

@@ -70,12 +70,23 @@ class X2SAM(nn.Module):
         Args:
             stages: the mask encoder's stage outputs, each float (N, H, W, C).
         """
-        folded = space_to_depth(stages[self.config.region.region_stage], self.config.region.block_size)
-        maps: Tensor = self.extra_projector(folded)
+        return self._stage_maps(self.extra_projector, stages)
+
+    def picture_maps(self, stages: Sequence[Tensor]) -> Tensor:
+        """Return what the tokens of pictures carry of the mask encoder, float (N, h, w, D); see `encode_picture`.
+
+        Args:
+            stages: the mask encoder's stage outputs, each float (N, H, W, C).
+        """
+        return self._stage_maps(self.picture_projector, stages)
+
+    def _stage_maps(self, projector: Projector, stages: Sequence[Tensor]) -> Tensor:
+        region = self.config.region
+        maps: Tensor = projector(space_to_depth(stages[region.region_stage], region.block_size))
         return maps
 
     def encode_picture(self, patches: Tensor, grid_thw: Tensor, stages: Sequence[Tensor] = ()) -> VisionFeatures:
-        """Encode pictures or clips of one size for the language side, once for all prompts about them.
+        """Encode pictures or clips for the language side, once for all prompts about them.
 
         Args:
             patches, grid_thw: see ``language.encode_image``.
@@ -94,12 +105,14 @@ class X2SAM(nn.Module):
                 f"the mask encoder saw {frames} frames, the pictures have {pairs} frame pairs; give its stages for the "
                 "first frame of each pair, since picture_features is on"
             )
-        folded = space_to_depth(stages[self.config.region.region_stage], self.config.region.block_size)
-        maps = self.picture_projector(folded).permute(0, 3, 1, 2)  # (S, D, h, w)
+        maps = self.picture_maps(stages).permute(0, 3, 1, 2)  # (S, D, h, w)
         merge = self.config.language.vision.spatial_merge_size
-        cells = (int(grid_thw[0, 1]) // merge, int(grid_thw[0, 2]) // merge)
-        resized = F.interpolate(maps.float(), size=cells, mode="bilinear", align_corners=False)
-        added = resized.flatten(2).transpose(1, 2).flatten(0, 1)  # (T, D)
+        sizes = [(rows // merge, columns // merge) for _, rows, columns in grid_thw.tolist()]
+        pictures = [maps] if len(set(sizes)) == 1 else maps.split(grid_thw[:, 0].tolist())
+        resized = [
+            F.interpolate(x.float(), size, mode="bilinear", align_corners=False) for x, size in zip(pictures, sizes)
+        ]
+        added = torch.cat([part.flatten(2).transpose(1, 2).flatten(0, 1) for part in resized])  # (T, D)
         return replace(vision, embeds=vision.embeds + added.to(vision.embeds.dtype))
 
     def region_tokens(

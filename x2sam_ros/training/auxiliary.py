@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.pixel_decoder import PixelFeatures
-from x2sam_ros.training.samples import ATTRIBUTE_SIZES
+from x2sam_ros.training.drawn import ATTRIBUTE_SIZES
 
 NUM_MAPS = 7
 """Three of the encoder, three multi-scale ones and the mask features of the pixel decoder."""

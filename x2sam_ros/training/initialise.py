@@ -1,19 +1,27 @@
-"""Starting weights of the segmentor for training from scratch."""
+"""Starting weights of the segmentor, for training from scratch and for a memory that is to be learnt."""
 
 from __future__ import annotations
 
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from x2sam_ros.model.encoder import HieraEncoder
 from x2sam_ros.model.layers import sine_position
-from x2sam_ros.model.memory import FuserBlock
+from x2sam_ros.model.memory import FuserBlock, MemoryAttention, MemoryAttentionLayer
 from x2sam_ros.model.pixel_decoder import NUM_LEVELS, DeformableAttention
 from x2sam_ros.model.segmentor import Segmentor
 
 FUSER_SCALE = 0.1
+
+SHARPNESS = 12.0
+"""The logit that the very same place starts with in the memory's attention."""
+
+_FINEST_STRIDE = 4
+_LEAST_TURN = 1.5  # radians over the picture; what turns less says little of where it is
+_ASIDE = 0.1
+_RIDGE = 1e-3
 
 
 def initialise(segmentor: Segmentor) -> None:
@@ -63,3 +71,45 @@ def _spread_offsets(attention: DeformableAttention) -> None:
         attention.sampling_offsets.bias.copy_(offsets.expand(-1, NUM_LEVELS, -1, -1).flatten())
         attention.attention_weights.weight.zero_()
         attention.attention_weights.bias.zero_()
+
+
+@torch.no_grad()
+def look_in_place(segmentor: Segmentor) -> None:
+    """Start the memory's attention so that a place of the frame looks at the same place of the stored ones.
+
+    Queries turn with their place and keys do not, so that the same place is nothing that a fresh attention can see; and
+    where twins are, nothing but the place tells which one is meant. But a constant query turns into sine and cosine of
+    its place, and a key carries the same of its own, read from its sine position code. Some channel pairs of each head,
+    those that turn about once over the finest map, are set to do so in every layer, and look past the features. The
+    architecture stays as published.
+    """
+    attention, config = segmentor.memory_attention, segmentor.config
+    finest = config.image_size // _FINEST_STRIDE
+    stored = finest // config.memory.feature_strides[-1]
+    pairs, angles = _place_code(attention, finest, stored)
+    code = sine_position(stored, stored, config.memory.encoder_channels, torch.device("cpu"), torch.float32)
+    seen = torch.cat([code.flatten(2)[0].T, torch.ones(stored * stored, 1)], dim=1)  # what keys are made of, and a bias
+    square = seen.T @ seen + _RIDGE * torch.eye(seen.shape[1])
+    read = torch.linalg.solve(square, seen.T @ torch.cat([angles.cos(), angles.sin()], dim=1))
+    gain = math.sqrt(SHARPNESS * math.sqrt(attention.head_dim) / len(pairs))
+    for layer in attention.layers:
+        assert isinstance(layer, MemoryAttentionLayer)
+        query, key = layer.cross_attn.q_proj, layer.cross_attn.k_proj
+        for head in range(layer.cross_attn.heads):
+            even = head * attention.head_dim + 2 * pairs
+            both = torch.cat([even, even + 1])
+            query.weight[both] *= _ASIDE
+            query.bias[even], query.bias[even + 1] = gain, 0.0
+            key.weight[both], key.bias[both] = (gain * read[:-1].T).to(key.weight), (gain * read[-1]).to(key.bias)
+
+
+def _place_code(attention: MemoryAttention, finest: int, stored: int) -> tuple[Tensor, Tensor]:
+    """Return the pairs of a head that code the place, x before y, and their angles, (stored cells, pairs)."""
+    per_axis = attention.head_dim // 4
+    frequency = attention.rope_theta ** (-torch.arange(per_axis) / per_axis)
+    turns = frequency * finest
+    chosen = ((turns > _LEAST_TURN) & (turns <= 2 * math.pi)).nonzero().squeeze(1)
+    centres = (torch.arange(stored) + 0.5) * (finest / stored) - 0.5  # in cells of the finest map
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
+    angles = [axis.flatten()[:, None] * frequency[chosen] for axis in (x, y)]
+    return torch.cat([chosen, chosen + per_axis]), torch.cat(angles, dim=1)

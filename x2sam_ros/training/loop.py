@@ -4,34 +4,46 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import DataLoader, Dataset
 
 from x2sam_ros.checkpoint.load import build_model, load_model, save_model
 from x2sam_ros.config import TrainConfig
-from x2sam_ros.errors import CheckpointError
+from x2sam_ros.errors import CheckpointError, ConfigError
 from x2sam_ros.model.config import X2SAMConfig, preset
 from x2sam_ros.model.tokenizer import Tokenizer, train_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.training.activations import attention_for
 from x2sam_ros.training.auxiliary import AuxiliaryHeads
+from x2sam_ros.training.average import rising_average
 from x2sam_ros.training.grow import grow
-from x2sam_ros.training.initialise import initialise
+from x2sam_ros.training.initialise import initialise, look_in_place
+from x2sam_ros.training.memory_phase import Recollection, look, memory_loss, memory_parts
+from x2sam_ros.training.memory_use import memory_use, twins
 from x2sam_ros.training.objective import batch_loss, batch_scores, words_loss
 from x2sam_ros.training.plot import plot_losses
 from x2sam_ros.training.prompts import task_templates
-from x2sam_ros.training.samples import HELD_OUT_SEEDS, Batch, SceneBatches
+from x2sam_ros.training.samples import HELD_OUT_SEEDS, Batch, SceneBatches, ScenePlans, collate
 from x2sam_ros.training.scenes import sample_corpus
 
+RENDERERS = ("host", "device")
+"""Where scenes are drawn: by OpenCV in the workers, or by torch where the network is."""
+
+Item = TypeVar("Item")
+
 _SLOTS = re.compile(r"\{\w+\}")
+_SCORED_TWINS = 16
+_WORKERS, _MOST_WORKERS = 2, 8  # processes that make batches: beside a network on the same cores, and beside a GPU
 _AVERAGE = 0.98  # of the losses shown in the progress bar
 
 
@@ -45,6 +57,12 @@ class Trainer:
         older: the network to start from; see `grow`.
         device: where to train.
         amp: whether to multiply in bfloat16.
+        render: one of ``RENDERERS``. Both draw the same scenes with the same prompts, but for a few levels and the
+            pixels on edges.
+
+    Raises:
+        ConfigError: there is no such renderer.
+        CheckpointError: the state in the folder is damaged, or of another network.
     """
 
     def __init__(
@@ -55,9 +73,12 @@ class Trainer:
         device: str = "cpu",
         amp: bool = True,
         older: X2SAM | None = None,
+        render: str = "host",
     ) -> None:
+        if render not in RENDERERS:
+            raise ConfigError(f"renderer is {render!r}, expected one of {', '.join(RENDERERS)}")
         torch.manual_seed(config.seed)
-        self.config, self.folder, self.amp = config, folder, amp
+        self.config, self.folder, self.amp, self.render = config, folder, amp, render
         self.device = torch.device(device)
         self.tokenizer = build_tokenizer(config, model_config)
         self.model = build_model(model_config, self.tokenizer)
@@ -67,13 +88,16 @@ class Trainer:
         self.model.to(self.device)
         widths = model_config.segmentor.decoder.hidden, model_config.language.text.hidden_size
         self.heads = AuxiliaryHeads(*widths).to(self.device)
-        self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay))
+        self.average = AveragedModel(self.model, multi_avg_fn=rising_average(config.ema_decay))
+        with torch.random.fork_rng(devices=[]):  # the other phases draw as if it were not there
+            self.recollection = Recollection(model_config.segmentor.decoder.feature_channels).to(self.device)
+        self.heads.add_module("recollection", self.recollection)
         parameters = [*self.model.parameters(), *self.heads.parameters()]
         self.optimizer = torch.optim.AdamW(
             parameters, lr=1.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
         self.phase, self.step = config.phases[0], 0
-        self.teacher: X2SAM | None = None  # of the last phase
+        self.teacher: X2SAM | None = None  # of the words phase
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.state_path.exists():
             self._resume()
@@ -97,24 +121,42 @@ class Trainer:
                 self.phase, self.step = phase, 0
             if phase == "words" and self.config.words.steps:
                 self._rest_segmentor()
+            if phase == "memory" and self.config.memory.steps:
+                self._rest_but_memory()
             self._run_phase(console)
         save_model(self.averaged, self.folder / "weights")
         console.print(f"weights: {self.folder / 'weights'}")
 
     def _rest_segmentor(self) -> None:
-        """Prepare the last phase: from the averaged weights on, only the language model learns."""
+        """Prepare the words phase: from the averaged weights on, only the language model learns."""
         if self.step == 0:
             save_model(self.averaged, self._teacher_folder)
-            self.model.load_state_dict(self.averaged.state_dict())
+            self._start_from_average()
         with torch.random.fork_rng(devices=[]):  # a resumed run loads it once more, and draws on as if it had not
             self.teacher = load_model(self._teacher_folder, str(self.device))
         self.model.requires_grad_(False)
         for part in (self.model.language.text, self.model.language.final_norm):
             part.requires_grad_(True)
 
+    def _rest_but_memory(self) -> None:
+        """Prepare the memory phase: from the averaged weights on, only memory and mask decoder learn."""
+        self.teacher = None
+        if self.step == 0:
+            if self.config.start_in_place:
+                look_in_place(self.averaged.segmentor)
+            self._start_from_average()
+        self.model.requires_grad_(False)
+        for part in memory_parts(self.model.segmentor):
+            part.requires_grad_(True)
+
+    def _start_from_average(self) -> None:
+        """Go on from the averaged weights, and average anew."""
+        self.model.load_state_dict(self.averaged.state_dict())
+        self.average.n_averaged.zero_()
+
     @property
     def _teacher_folder(self) -> Path:
-        """The network before the last phase, which a resumed run needs too."""
+        """The network before the words phase, which a resumed run needs too."""
         return self.folder / "before_words"
 
     def _run_phase(self, console: Console) -> None:
@@ -125,11 +167,12 @@ class Trainer:
         shown: float | None = None
         with progress, (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             task = progress.add_task(self.phase, total=settings.steps, completed=self.step)
-            for batch in self._batches():
+            for batch, waited in timed(self._batches()):
                 started = time.monotonic()
                 entry = self._train_step(batch, self._learning_rate(settings.learning_rate, settings.steps))
                 self.step += 1
-                entry |= {"phase": self.phase, "step": self.step, "seconds": round(time.monotonic() - started, 3)}
+                entry |= {"phase": self.phase, "step": self.step}
+                entry |= {"seconds": round(time.monotonic() - started, 3), "waiting": round(waited, 3)}
                 if self.step % self.config.score_every == 0 and self.phase != "pixels":
                     entry |= self._score()
                 log.write(json.dumps(entry) + "\n")
@@ -140,13 +183,31 @@ class Trainer:
                     self._save()
         if (self.folder / "log.jsonl").stat().st_size:  # a phase may have no step
             plot_losses(self.folder / "log.jsonl", self.folder / "loss.png")
+            self._tell_waiting(console)
+
+    def _tell_waiting(self, console: Console) -> None:
+        """Say which share of the phase's steps went by without a batch."""
+        rows = [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        times = [(row["waiting"], row["seconds"]) for row in rows if row["phase"] == self.phase and "waiting" in row]
+        if times:
+            waited, trained = (sum(column) for column in zip(*times))
+            console.print(f"{self.phase}: {waited / max(waited + trained, 1e-9):.1%} of the time waiting for batches")
 
     def _batches(self) -> Iterator[Batch]:
-        steps = self.config.phase(self.phase).steps
-        data = SceneBatches(self.config, self.model.config, self.tokenizer, self.phase, self.step, steps)
-        # Workers render while this process multiplies; batches depend on their number alone. Without a generator of
-        # its own the loader would draw from the global one, and a resumed run would differ from an uninterrupted one.
-        yield from DataLoader(data, batch_size=None, num_workers=2, prefetch_factor=4, generator=torch.Generator())
+        data = SceneBatches(*self._data, self.step, self.config.phase(self.phase).steps)
+        workers = _WORKERS if self.device.type == "cpu" else min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
+        # Workers choose, and on the host draw, while this process multiplies; batches depend on their number alone.
+        # Without a generator of its own the loader would draw from the global one, and a resumed run would differ
+        # from an uninterrupted one.
+        made: Dataset[Any] = data if self.render == "host" else ScenePlans(data)
+        loader = DataLoader(made, batch_size=None, num_workers=workers, prefetch_factor=4, generator=torch.Generator())
+        for item in loader:
+            yield item if self.render == "host" else collate(item.to(self.device), self.model.config)
+
+    @property
+    def _data(self) -> tuple[TrainConfig, X2SAMConfig, Tokenizer, str]:
+        """What the batches of this phase are made for."""
+        return self.config, self.model.config, self.tokenizer, self.phase
 
     def _learning_rate(self, peak: float, steps: int) -> float:
         warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
@@ -156,10 +217,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
-        if self.teacher is not None:
+        if self.teacher is not None or self.phase == "memory":
             self.model.segmentor.eval()  # its running statistics rest too
-        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp):
-            if self.teacher is None:
+        amp = torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.amp)
+        with amp, attention_for(self.device):
+            if self.phase == "memory":
+                progress = self.step / self.config.memory.steps
+                losses = memory_loss(self.model, look(self.model, batch), self.config, progress, self.recollection)
+            elif self.teacher is None:
                 losses = batch_loss(self.model, self.heads, batch, self.phase, self.config)
             else:
                 progress = self.step / self.config.words.steps
@@ -185,7 +250,12 @@ class Trainer:
         data = SceneBatches(config, self.model.config, self.tokenizer, "image", 0, 4, HELD_OUT_SEEDS)
         model = self.averaged.eval()
         ious, exact = zip(*(batch_scores(model, data[i]) for i in range(4)))
-        scores = {"score": torch.cat(ious).mean(), "answers": torch.cat(exact).float().mean()}
+        extra = {}
+        if self.phase == "memory":
+            pairs = twins(_SCORED_TWINS, model.config, self.tokenizer)
+            gains = torch.cat([memory_use(model, batch).gain() for batch in pairs])
+            extra = {"memory gain": gains.nanmean()}
+        scores = extra | {"score": torch.cat(ious).mean(), "answers": torch.cat(exact).float().mean()}
         return {name: round(float(value), 4) for name, value in scores.items()}
 
     def _save(self) -> None:
@@ -233,6 +303,14 @@ class Trainer:
         return phase in phases and (phases.index(phase), step) > (phases.index(self.phase), self.step)
 
 
+def timed(items: Iterable[Item]) -> Iterator[tuple[Item, float]]:
+    """Yield items, each with the seconds that it was waited for."""
+    started = time.monotonic()
+    for item in items:
+        yield item, time.monotonic() - started
+        started = time.monotonic()
+
+
 def build_tokenizer(config: TrainConfig, model_config: X2SAMConfig) -> Tokenizer:
     """Learn the small tokenizer from the generator's own sentences and the wording of the tasks."""
     templates = task_templates(model_config.language.templates).values()
@@ -242,8 +320,8 @@ def build_tokenizer(config: TrainConfig, model_config: X2SAMConfig) -> Tokenizer
 
 
 def train_preset(
-    name: str, config: TrainConfig, folder: Path, device: str, amp: bool, weights: str, console: Console
+    name: str, config: TrainConfig, folder: Path, device: str, amp: bool, weights: str, render: str, console: Console
 ) -> None:
     """Train the network of a preset; ``weights`` names the checkpoint to start from, or is empty; see `Trainer`."""
     older = load_model(weights) if weights else None
-    Trainer(config, preset(name), folder, device, amp, older).run(console)
+    Trainer(config, preset(name), folder, device, amp, older, render).run(console)

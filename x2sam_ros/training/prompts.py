@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +42,9 @@ PROMPT_ODDS = {
 }
 """How often a prompt for masks is of a kind; one that a clip has no words for is drawn again."""
 
+CLICK_ODDS = {"region": 1.0}
+"""The same where a network is taught by clicks alone."""
+
 PHRASE_ODDS = {"colour": 0.17, "shape": 0.25, "colour_shape": 0.2, "size": 0.18, "position": 0.14, "combo": 0.06}
 CLIP_PHRASE_ODDS = {**PHRASE_ODDS, "motion": 0.5}
 """How often a referring phrase is of a kind; motion only where the language model is shown the clip."""
@@ -63,12 +67,14 @@ class PromptSample:
         classes: for each object of the clip, the phrase it answers or -1.
         regions: bool (H, W) each, the regions it points at.
         stuff: the phrase that means the background, or -1.
+        remembered: whether the words fit several objects, so that only a memory tells which one is meant.
     """
 
     conversation: Conversation
     classes: tuple[int, ...]
     regions: tuple[Mask, ...] = ()
     stuff: int = -1
+    remembered: bool = False
 
 
 def task_templates(wording: str) -> dict[str, Template]:
@@ -84,10 +90,13 @@ class PromptMaker:
     Args:
         builder: puts prompts into tokens.
         templates: name of the wording.
+        odds: how often a prompt for masks is of a kind.
     """
 
-    def __init__(self, builder: ConversationBuilder, templates: str) -> None:
-        self._builder = builder
+    def __init__(
+        self, builder: ConversationBuilder, templates: str, odds: Mapping[str, float] = MappingProxyType(PROMPT_ODDS)
+    ) -> None:
+        self._builder, self._odds = builder, odds
         self._templates = task_templates(templates)
         self._kinds: dict[str, Callable[[Clip, np.random.Generator, Media], PromptSample | None]] = {
             "refer": self._refer,
@@ -104,13 +113,44 @@ class PromptMaker:
 
     def prompts(self, clip: Clip, rng: np.random.Generator, count: int, media: Media) -> list[PromptSample]:
         """Draw ``count`` prompts for masks; they are about the clip's first frame, motion apart."""
-        kinds, odds = list(PROMPT_ODDS), np.array(list(PROMPT_ODDS.values()))
+        kinds, odds = list(self._odds), np.array(list(self._odds.values()))
         samples: list[PromptSample] = []
         while len(samples) < count:
             sample = self._kinds[str(rng.choice(kinds, p=odds / odds.sum()))](clip, rng, media)
             if sample is not None:
                 samples.append(sample)
         return samples
+
+    def remembered(
+        self, clip: Clip, rng: np.random.Generator, media: Media, nameless_share: float
+    ) -> PromptSample | None:
+        """Draw a prompt that means one object of the first frame by words that fit others too; None where none do.
+
+        Args:
+            clip: the clip.
+            rng: chooses object and words.
+            media: what the language model is shown.
+            nameless_share: how often the words are those that fit everything, "the object".
+        """
+        seen = [k for k in range(len(clip.objects)) if (clip.labels[0] == k + 1).sum() > _MIN_PIXELS]
+        looks = {k: (clip.objects[k].colour, clip.objects[k].shape) for k in seen}
+        nameless = rng.random() < nameless_share
+        options: list[tuple[int, str | None, str | None]] = []
+        for k, look in looks.items():
+            forms = [(None, None)] if nameless else [look, (look[0], None), (None, look[1])]
+            for form in forms:
+                fitting = [held for held in looks.values() if all(a in (None, b) for a, b in zip(form, held))]
+                options += [(k, *form)] if len(fitting) > 1 else []
+        alike = [option for option in options if None not in option]
+        options = alike or options  # alike in everything: the hardest there is
+        if not options:
+            return None
+        k, colour, shape = options[int(rng.integers(len(options)))]
+        return self.of_object(clip, k, words.phrase(words.core(rng, colour, shape)), media)
+
+    def of_object(self, clip: Clip, index: int, text: str, media: Media) -> PromptSample:
+        """Return the prompt that means one object by words that fit others too."""
+        return replace(self._named(Task.REFSEG, clip, media, [(text, (index,))]), remembered=True)
 
     def texts(self, clip: Clip, rng: np.random.Generator, count: int, media: Media) -> list[Conversation]:
         """Draw ``count`` questions that are answered in words alone."""

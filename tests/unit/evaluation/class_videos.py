@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 from x2sam_ros.evaluation.predictions import rle_of
-from x2sam_ros.evaluation.truth.open import open_dataset
 from x2sam_ros.evaluation.visual_builder import build_visual
+from x2sam_ros.truth.open import open_dataset
 
 SIZE = (48, 64)
 CATEGORIES = [{"id": 3, "name": "dog"}, {"id": 8, "name": "cat"}, {"id": 9, "name": "sky", "isthing": 0}]

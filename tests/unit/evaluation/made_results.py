@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from tests.unit.evaluation.made_sequences import MadeSequence, answered, columns, made_dataset, prompt
 from x2sam_ros.evaluation.results import Cell, CellResult, Results, SequenceResult
 from x2sam_ros.evaluation.scoring import combine, score_sequence
-from x2sam_ros.evaluation.truth.dataset import Category, Kind, TrueObject
+from x2sam_ros.truth.dataset import Category, Kind, TrueObject
 
 CELL = Cell("made", "objects", "x2sam", "nano", "fifo", "box", "stream")
 CUP = (Category(3, "cup"),)

@@ -15,8 +15,8 @@ from x2sam_ros.evaluation.predictions import (
     SequencePredictions,
     rle_of,
 )
-from x2sam_ros.evaluation.truth import dataset
-from x2sam_ros.evaluation.truth.dataset import Category, Dataset, Expression, Kind, TrueFrame, TrueObject
+from x2sam_ros.truth import dataset
+from x2sam_ros.truth.dataset import Category, Dataset, Expression, Kind, TrueFrame, TrueObject
 from x2sam_ros.types import BoolArray, Frame
 
 SIZE = (4, 6)

@@ -11,7 +11,7 @@ from x2sam_ros.evaluation.baselines import copy_first, flowed, optical_flow
 from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.evaluation.predictions import GivenPrompt
 from x2sam_ros.evaluation.prompting import PlannedPrompt
-from x2sam_ros.evaluation.truth.dataset import Category, TrueObject
+from x2sam_ros.truth.dataset import Category, TrueObject
 from x2sam_ros.types import CaptionPrompt
 
 

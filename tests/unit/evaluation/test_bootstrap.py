@@ -13,7 +13,7 @@ from x2sam_ros.evaluation import bootstrap as own
 from x2sam_ros.evaluation import results_file as own_json
 from x2sam_ros.evaluation.results import SequenceResult
 from x2sam_ros.evaluation.scoring import combine
-from x2sam_ros.evaluation.truth.dataset import Kind
+from x2sam_ros.truth.dataset import Kind
 
 FOUND_A = (1, 2, 3, 4, 1, 2, 3, 4, 2, 3, 1, 1)
 FOUND_B = (2, 3, 3, 4, 3, 4, 4, 4, 1, 2, 2, 1)

@@ -23,7 +23,7 @@ from x2sam_ros.errors import BagError, ConfigError, TruthError
 from x2sam_ros.evaluation.export import export_coco, export_davis, export_mcap, export_ytvis
 from x2sam_ros.evaluation.predictions import SequencePredictions
 from x2sam_ros.evaluation.scoring import combine, score_sequence
-from x2sam_ros.evaluation.truth.dataset import Category, Kind, TrueObject
+from x2sam_ros.truth.dataset import Category, Kind, TrueObject
 from x2sam_ros.types import BoolArray
 
 LEFT, MIDDLE, RIGHT = columns(0, 3), columns(2, 4), columns(4, 6)

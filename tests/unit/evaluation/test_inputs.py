@@ -11,8 +11,8 @@ from tests.unit.evaluation.tiny_bags import write_bag
 from x2sam_ros.errors import ConfigError, TruthError
 from x2sam_ros.evaluation import inputs
 from x2sam_ros.evaluation.inputs import chosen, open_inputs
-from x2sam_ros.evaluation.truth.dataset import Category, Dataset
-from x2sam_ros.evaluation.truth.open import open_dataset
+from x2sam_ros.truth.dataset import Category, Dataset
+from x2sam_ros.truth.open import open_dataset
 
 
 def test_several_bags_are_one_data_set_with_unique_names_and_a_place_for_the_bad_one(tmp_path: Path) -> None:

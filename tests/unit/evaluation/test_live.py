@@ -13,7 +13,7 @@ from x2sam_ros.errors import NodeError
 from x2sam_ros.evaluation.live import LiveMethod
 from x2sam_ros.evaluation.predictions import GivenPrompt
 from x2sam_ros.evaluation.prompting import PlannedPrompt
-from x2sam_ros.evaluation.truth import dataset
+from x2sam_ros.truth import dataset
 from x2sam_ros.types import (
     Frame,
     FrameResult,

@@ -17,9 +17,9 @@ from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.methods import X2SamMethod, evaluated_config
 from x2sam_ros.evaluation.predictions import GivenPrompt, rle_of
 from x2sam_ros.evaluation.prompting import PlannedPrompt
-from x2sam_ros.evaluation.truth import dataset
-from x2sam_ros.evaluation.truth.dataset import TrueFrame
 from x2sam_ros.training.scenes import generate_clip
+from x2sam_ros.truth import dataset
+from x2sam_ros.truth.dataset import TrueFrame
 from x2sam_ros.types import Frame, PointPrompt, Prompt, TextPrompt
 
 NUM = CLIP_LENGTH + 3

@@ -10,9 +10,9 @@ import pytest
 from tests.unit.evaluation.made_sequences import NOTHING, MadeSequence, columns
 from x2sam_ros.errors import ConfigError, TruthError
 from x2sam_ros.evaluation.prompting import PROMPTS, PlannedPrompt, make_prompts
-from x2sam_ros.evaluation.shown_regions import draw_region
-from x2sam_ros.evaluation.truth.dataset import Category, Expression, Kind, TrueObject
-from x2sam_ros.evaluation.truth.sequences import FailedSequence
+from x2sam_ros.truth.dataset import Category, Expression, Kind, TrueObject
+from x2sam_ros.truth.sequences import FailedSequence
+from x2sam_ros.truth.shown_regions import draw_region
 from x2sam_ros.types import BoxPrompt, CaptionPrompt, ClassListPrompt, MaskPrompt, PointPrompt, Task, TextPrompt
 
 CLASSES = (Category(0, "cat"), Category(7, "sky", is_stuff=True))

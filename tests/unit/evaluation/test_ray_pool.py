@@ -18,8 +18,8 @@ from x2sam_ros.evaluation.predictions import read_predictions
 from x2sam_ros.evaluation.ray_pool import RETRIES, RayPool
 from x2sam_ros.evaluation.results import Results
 from x2sam_ros.evaluation.runner import predictions_path, run_cells
-from x2sam_ros.evaluation.truth.dataset import Dataset, Kind, TrueObject
-from x2sam_ros.evaluation.truth.drawn import DrawnSequence
+from x2sam_ros.truth.dataset import Dataset, Kind, TrueObject
+from x2sam_ros.truth.drawn import DrawnSequence
 
 pytest.importorskip("ray")
 pytestmark = pytest.mark.slow

@@ -17,7 +17,7 @@ from x2sam_ros.evaluation.methods import Method
 from x2sam_ros.evaluation.plan import BaselineOpener, CellPlan, Shelf, plan_cells
 from x2sam_ros.evaluation.results_file import read_results
 from x2sam_ros.evaluation.runner import Watch, failures, predictions_path, run_cells
-from x2sam_ros.evaluation.truth.dataset import Dataset, Kind, TrueFrame
+from x2sam_ros.truth.dataset import Dataset, Kind, TrueFrame
 
 GOOD = [{1: columns(0, 2)}, {1: columns(1, 3)}, {1: columns(2, 4)}]
 

@@ -25,8 +25,8 @@ from x2sam_ros.evaluation.predictions import SequencePredictions
 from x2sam_ros.evaluation.results import SequenceResult
 from x2sam_ros.evaluation.results_file import sequence_result_from_json, sequence_result_to_json
 from x2sam_ros.evaluation.scoring import combine, score_sequence
-from x2sam_ros.evaluation.truth.dataset import Category, Expression, Kind, TrueFrame, TrueObject
-from x2sam_ros.evaluation.truth.sequences import FailedSequence
+from x2sam_ros.truth.dataset import Category, Expression, Kind, TrueFrame, TrueObject
+from x2sam_ros.truth.sequences import FailedSequence
 
 HALF = columns(0, 2)  # of columns(0, 4): J is 1 / 2
 

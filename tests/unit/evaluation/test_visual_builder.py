@@ -16,11 +16,6 @@ from tests.unit.evaluation.made_sequences import MadeSequence, columns, made_dat
 from x2sam_ros.bag.source import open_source
 from x2sam_ros.errors import BagError, ConfigError, TruthError
 from x2sam_ros.evaluation.prompting import make_prompts
-from x2sam_ros.evaluation.shown_regions import REGION_KINDS, draw_region
-from x2sam_ros.evaluation.truth.dataset import Category, Kind, TrueObject
-from x2sam_ros.evaluation.truth.label_maps import mask_of_segmentation
-from x2sam_ros.evaluation.truth.open import open_dataset
-from x2sam_ros.evaluation.truth.visual import VisualSequence
 from x2sam_ros.evaluation.visual_builder import (
     CAMERA_TOPIC,
     LABEL_TOPIC,
@@ -29,6 +24,11 @@ from x2sam_ros.evaluation.visual_builder import (
     build_visual,
     write_bags,
 )
+from x2sam_ros.truth.dataset import Category, Kind, TrueObject
+from x2sam_ros.truth.label_maps import mask_of_segmentation
+from x2sam_ros.truth.open import open_dataset
+from x2sam_ros.truth.shown_regions import REGION_KINDS, draw_region
+from x2sam_ros.truth.visual import VisualSequence
 
 
 def built(folder: Path, **options: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from x2sam_ros.evaluation.truth.dataset import Kind
+from x2sam_ros.truth.dataset import Kind
 
 
 @dataclass(frozen=True)

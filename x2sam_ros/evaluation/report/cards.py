@@ -13,7 +13,7 @@ from x2sam_ros.evaluation.report.pictures import Picture, draw_frames
 from x2sam_ros.evaluation.report.series import Chart, chart, mean, name_of
 from x2sam_ros.evaluation.results import CellResult, Results, SequenceResult
 from x2sam_ros.evaluation.runner import predictions_path
-from x2sam_ros.evaluation.truth.dataset import Dataset
+from x2sam_ros.truth.dataset import Dataset
 
 MAX_CARDS = 36
 """Most sequences of a page that are shown with curves and pictures; the cells share them, each has one at least."""

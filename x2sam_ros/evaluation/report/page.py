@@ -21,7 +21,8 @@ from x2sam_ros.evaluation.report.plots import plot_chart, plot_histogram, plot_s
 from x2sam_ros.evaluation.report.series import Histogram, histogram, median_latency
 from x2sam_ros.evaluation.report.values import best_of, heading, milliseconds, number
 from x2sam_ros.evaluation.results import CellResult, Results, SequenceResult
-from x2sam_ros.evaluation.truth.dataset import Kind
+from x2sam_ros.evaluation.whole_file import write_whole
+from x2sam_ros.truth.dataset import Kind
 
 MAX_ROWS = 1000
 """Most sequences of a cell's table."""
@@ -104,15 +105,16 @@ def write_report(results: Results, out: Path, open_truth: OpenTruth | None) -> P
 
     Returns:
         The page.
+
+    Raises:
+        ResultsError: the page cannot be written.
     """
     maker = CardMaker.sharing(results, out, open_truth)
     cells = [_cell_page(place, results, maker) for place in range(len(results.cells))]
     groups = _groups(cells)
     _plot(groups, out / "plots")
     page = out / "report.html"
-    part = page.with_name(f".{page.name}.part")
-    part.write_text(_render(results, groups), encoding="utf-8")
-    part.replace(page)
+    write_whole(page, _render(results, groups).encode())
     return page
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from x2sam_ros.bag.source import FrameSource
 from x2sam_ros.errors import FrameError, TruthError
 from x2sam_ros.evaluation.predictions import FramePrediction, SequencePredictions
-from x2sam_ros.evaluation.truth.dataset import Dataset, Sequence
+from x2sam_ros.truth.dataset import Dataset, Sequence
 from x2sam_ros.types import BoolArray, Frame, Uint8Array
 from x2sam_ros.visualise import draw_mask, target_colour
 

@@ -21,8 +21,8 @@ from x2sam_ros.evaluation.predictions import (
 )
 from x2sam_ros.evaluation.results import Curve
 from x2sam_ros.evaluation.scorers.registry import Kept
-from x2sam_ros.evaluation.truth import dataset as truth_of
-from x2sam_ros.evaluation.truth.dataset import Category, Dataset, TrueFrame, TrueObject
+from x2sam_ros.truth import dataset as truth_of
+from x2sam_ros.truth.dataset import Category, Dataset, TrueFrame, TrueObject
 from x2sam_ros.types import BoolArray, Frame
 
 

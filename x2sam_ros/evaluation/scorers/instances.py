@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from x2sam_ros.evaluation.metrics.mask_ap import Detection, TrueMask
 from x2sam_ros.evaluation.metrics.track_ap import Track, TrueTrack
 from x2sam_ros.evaluation.scorers.frames import Found, Job, ScoredFrame, best_overlap, overlaps
-from x2sam_ros.evaluation.truth.dataset import Kind, TrueFrame
+from x2sam_ros.truth.dataset import Kind, TrueFrame
 
 
 @dataclass

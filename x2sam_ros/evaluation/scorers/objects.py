@@ -12,7 +12,7 @@ from x2sam_ros.evaluation.metrics.streaming import ObjectWatch
 from x2sam_ros.evaluation.predictions import GivenPrompt
 from x2sam_ros.evaluation.results import Curve
 from x2sam_ros.evaluation.scorers.frames import Found, Job, ScoredFrame, overlaps
-from x2sam_ros.evaluation.truth.dataset import Kind
+from x2sam_ros.truth.dataset import Kind
 
 REGIONS = ("point", "scribble", "box", "mask")
 """Prompts that show an object: DAVIS's protocol is for these."""

@@ -11,8 +11,8 @@ import numpy as np
 from x2sam_ros.evaluation.metrics.panoptic import VOID, PanopticQuality, Segments, SharedPixels, shared_pixels
 from x2sam_ros.evaluation.metrics.semantic import UNMARKED
 from x2sam_ros.evaluation.scorers.frames import Found, Job, ScoredFrame
-from x2sam_ros.evaluation.truth.dataset import Category, TrueFrame
-from x2sam_ros.evaluation.truth.label_maps import values_in
+from x2sam_ros.truth.dataset import Category, TrueFrame
+from x2sam_ros.truth.label_maps import values_in
 from x2sam_ros.types import BoolArray, IntArray
 
 

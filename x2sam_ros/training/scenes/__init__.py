@@ -4,7 +4,8 @@ from x2sam_ros.training.scenes.captions import Caption, CaptionPhrase, caption
 from x2sam_ros.training.scenes.classes import ClassList, class_list, panoptic_list
 from x2sam_ros.training.scenes.clip import Clip, SceneObject, distinct
 from x2sam_ros.training.scenes.corpus import sample_corpus
-from x2sam_ros.training.scenes.generate import KINDS, generate_clip
+from x2sam_ros.training.scenes.generate import KINDS, generate_clip, lay_out
+from x2sam_ros.training.scenes.layout import Layout
 from x2sam_ros.training.scenes.phrases import ReferringPhrase, absent_phrases, referring_phrases
 from x2sam_ros.training.scenes.questions import QUESTION_KINDS, Question, questions
 from x2sam_ros.training.scenes.reasoning import reasoning_phrases
@@ -18,6 +19,7 @@ __all__ = [
     "CaptionPhrase",
     "ClassList",
     "Clip",
+    "Layout",
     "Question",
     "ReferringPhrase",
     "RegionPrompt",
@@ -27,6 +29,7 @@ __all__ = [
     "class_list",
     "distinct",
     "generate_clip",
+    "lay_out",
     "panoptic_list",
     "questions",
     "reasoning_phrases",

@@ -36,7 +36,7 @@ class Clip:
     """A rendered clip with its ground truth.
 
     Attributes:
-        frames: uint8 (T, H, W, 3), RGB.
+        frames: uint8 (T, H, W, 3), RGB; none of a sketch, which has the truth of its first frame alone.
         labels: uint8 (T, H, W); 0 is background or an occluder, k + 1 is the visible part of object k.
         visible: float32 (T, K) in [0, 1]: visible pixels over all pixels of the object, hidden and outside ones too.
         objects: The K objects from the farthest to the nearest.

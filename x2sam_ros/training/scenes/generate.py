@@ -11,6 +11,14 @@ from x2sam_ros.config import SceneConfig
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.training.scenes import render
 from x2sam_ros.training.scenes.clip import Clip, SceneObject
+from x2sam_ros.training.scenes.layout import (
+    Layer,
+    Layout,
+    choose_backdrop,
+    choose_windows,
+    object_rgb,
+    texture_tile,
+)
 from x2sam_ros.training.scenes.outlines import outer_radius, polygon_area, wobbling_outline
 from x2sam_ros.training.scenes.vocabulary import COLOURS, SHAPES, pick
 
@@ -67,6 +75,9 @@ class _Scene:
         if self.drafts and self.rng.random() < 0.4:
             other = self.drafts[int(self.rng.integers(len(self.drafts)))]
             shape, colour = (other.shape, colour) if self.rng.random() < 0.5 else (shape, other.colour)
+        if self.drafts and self.config.one_colour:
+            first = self.drafts[0]
+            shape, colour = pick(self.rng, tuple(s for s in SHAPES if s != first.shape)), first.colour
         return self.add(shape, colour, pick(self.rng, sizes))
 
     def add(self, shape: str, colour: str, size: str) -> _Draft:
@@ -112,7 +123,7 @@ class _Scene:
 
 
 def _hidden_frames(scene: _Scene, reach: float, half: float) -> tuple[float, float]:
-    """Return the speed and the middle of a passage that covers for 5 to 15 frames, fewer in a short clip.
+    """Return the speed and the middle of a passage that covers for ``hidden_frames``, fewer in a short clip.
 
     Args:
         scene: Gives the clip's length.
@@ -120,7 +131,7 @@ def _hidden_frames(scene: _Scene, reach: float, half: float) -> tuple[float, flo
         half: Distance from the middle at which it is free again.
     """
     last = scene.num_frames - 1
-    frames = min(float(scene.rng.uniform(5, 15)), last * reach / (2 * half) * 0.95)
+    frames = min(float(scene.rng.uniform(*scene.config.hidden_frames)), last * reach / (2 * half) * 0.95)
     speed = reach / max(frames, 0.5)
     middle = float(scene.rng.uniform(half / speed, max(last - half / speed, half / speed + 1e-6)))
     return speed, middle
@@ -223,7 +234,7 @@ def motion_name(path: Doubles) -> str:
     return (("left", "right"), ("up", "down"))[axis][int(net[axis] > 0)]
 
 
-def _object_layer(draft: _Draft, label: int, scene: _Scene) -> render.Layer:
+def _object_layer(draft: _Draft, label: int, scene: _Scene) -> Layer:
     rng, config = scene.rng, scene.config
     phase, speed = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.03, 0.2, 2)
     radius = draft.radius * (1 + config.scale_change * np.sin(phase[0] + speed[0] * scene.time))
@@ -231,20 +242,72 @@ def _object_layer(draft: _Draft, label: int, scene: _Scene) -> render.Layer:
     centre = draft.path.astype(np.float32)
     outline = wobbling_outline(draft.shape, radius, centre, angle, config.deformation, rng)
     area_radius = np.sqrt(polygon_area(outline) / np.pi).astype(np.float32)
-    rgb, tile = render.object_rgb(draft.colour, rng), render.texture_tile(draft.texture, rng)
-    return render.Layer(outline, centre, area_radius, angle.astype(np.float32), rgb, tile, label)
+    rgb, tile = object_rgb(draft.colour, rng), texture_tile(draft.texture, rng)
+    return Layer(outline, centre, area_radius, angle.astype(np.float32), rgb, tile, label)
 
 
-def _bar_layer(bar: _Bar, scene: _Scene) -> render.Layer:
+def _bar_layer(bar: _Bar, scene: _Scene) -> Layer:
     c, s = np.cos(bar.angle), np.sin(bar.angle)
     corners = np.array([[-0.5, -2.0], [0.5, -2.0], [0.5, 2.0], [-0.5, 2.0]]) * [bar.width, 1.0]
     outline = (corners @ np.array([[c, s], [-s, c]]))[None] + bar.path[:, None]
     grey = scene.rng.uniform(50, 150) * np.array([1.0, scene.rng.uniform(0.85, 1.0), scene.rng.uniform(0.75, 0.95)])
     steady = np.ones(scene.num_frames, np.float32)
-    tile = render.texture_tile(pick(scene.rng, TEXTURES[1:]), scene.rng, 0.2)
+    tile = texture_tile(pick(scene.rng, TEXTURES[1:]), scene.rng, 0.2)
     rgb = (float(grey[0]), float(grey[1]), float(grey[2]))
-    return render.Layer(
+    return Layer(
         outline.astype(np.float32), bar.path.astype(np.float32), 0.15 * steady, bar.angle * steady, rgb, tile, 0
+    )
+
+
+def lay_out(
+    seed: int,
+    num_frames: int,
+    height: int,
+    width: int,
+    config: SceneConfig = _DEFAULTS,
+    kind: str = "plain",
+    aspect: float | None = None,
+) -> Layout:
+    """Choose the clip of a seed; another resolution shows the same scene. See `generate_clip`."""
+    if kind not in KINDS:
+        raise ConfigError(f"scene kind is {kind!r}, expected one of {', '.join(KINDS)}")
+    if num_frames < 1 or min(height, width) < 16:
+        raise ConfigError(f"clip is {num_frames} x {height} x {width}, expected 1 frame and 16 x 16 pixels or more")
+    ratio = width / height if aspect is None else aspect
+    extent = (max(ratio, 1.0), max(1.0 / ratio, 1.0))
+    rng = np.random.Generator(np.random.PCG64(seed))
+    scene = _Scene(rng, num_frames, extent, config)
+    drafts, target = _lay_out(scene, kind, int(rng.integers(config.min_objects, config.max_objects + 1)))
+    layers = [_object_layer(draft, k + 1, scene) for k, draft in enumerate(drafts)]
+    objects = tuple(_object(draft, layer, scene) for draft, layer in zip(drafts, layers))
+    if scene.bar is not None:
+        layers.append(_bar_layer(scene.bar, scene))
+    backdrop = choose_backdrop(rng, dark=any(d.colour == "white" for d in drafts))
+    phase, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.3)
+    light = 1 + config.light_change * (np.sin(phase + speed * scene.time) - 0.2)[:, None] * rng.uniform(0.9, 1.1, 3)
+    return Layout(
+        size=(height, width),
+        extent=extent,
+        layers=tuple(layers),
+        backdrop=backdrop,
+        gains=light.astype(np.float32),
+        noise_std=config.noise_std,
+        windows=choose_windows(rng, num_frames),
+        objects=objects,
+        kind=kind,
+        target=next(k for k, draft in enumerate(drafts) if draft is target),
+    )
+
+
+def _object(draft: _Draft, layer: Layer, scene: _Scene) -> SceneObject:
+    return SceneObject(
+        shape=draft.shape,
+        colour=draft.colour,
+        size_name=draft.size,
+        texture=draft.texture,
+        motion=motion_name(draft.path),
+        centre=(draft.path / scene.extent).astype(np.float32),
+        radius=layer.radius,
     )
 
 
@@ -272,35 +335,4 @@ def generate_clip(
     Raises:
         ConfigError: The kind is unknown or the clip has no frame or hardly a pixel.
     """
-    if kind not in KINDS:
-        raise ConfigError(f"scene kind is {kind!r}, expected one of {', '.join(KINDS)}")
-    if num_frames < 1 or min(height, width) < 16:
-        raise ConfigError(f"clip is {num_frames} x {height} x {width}, expected 1 frame and 16 x 16 pixels or more")
-    ratio = width / height if aspect is None else aspect
-    extent = (max(ratio, 1.0), max(1.0 / ratio, 1.0))
-    rng = np.random.Generator(np.random.PCG64(seed))
-    scene = _Scene(rng, num_frames, extent, config)
-    drafts, target = _lay_out(scene, kind, int(rng.integers(config.min_objects, config.max_objects + 1)))
-    layers = [_object_layer(draft, k + 1, scene) for k, draft in enumerate(drafts)]
-    if scene.bar is not None:
-        layers.append(_bar_layer(scene.bar, scene))
-    backdrop = render.background(rng, width, height, extent, dark=any(d.colour == "white" for d in drafts))
-    phase, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.3)
-    light = 1 + config.light_change * (np.sin(phase + speed * scene.time) - 0.2)[:, None] * rng.uniform(0.9, 1.1, 3)
-    scale = (width / extent[0], height / extent[1])
-    frames, labels, totals = render.rasterise(layers, backdrop, scale, light.astype(np.float32), config.noise_std, rng)
-    seen = np.stack([np.bincount(frame.ravel(), minlength=len(drafts) + 1)[1:] for frame in labels])
-    visible = (seen / np.maximum(totals[:, : len(drafts)], 1)).astype(np.float32)
-    objects = tuple(
-        SceneObject(
-            shape=draft.shape,
-            colour=draft.colour,
-            size_name=draft.size,
-            texture=draft.texture,
-            motion=motion_name(draft.path),
-            centre=(draft.path / scene.extent).astype(np.float32),
-            radius=layer.radius,
-        )
-        for draft, layer in zip(drafts, layers)
-    )
-    return Clip(frames, labels, visible, objects, kind, next(k for k, d in enumerate(drafts) if d is target))
+    return render.draw(lay_out(seed, num_frames, height, width, config, kind, aspect))

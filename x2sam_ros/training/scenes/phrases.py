@@ -54,8 +54,9 @@ def _places(view: View, k: int, group: list[int], rng: np.random.Generator) -> l
 
 
 def _near(view: View, k: int, side: str) -> float:
-    x, y = view.place(k)
-    return {"left": x, "right": 1 - x, "top": y, "bottom": 1 - y}[side]
+    x, y = view.places[k]
+    along = x if side in ("left", "right") else y
+    return along if side in ("left", "top") else 1 - along
 
 
 def _motions(view: View, k: int, match: Callable[[SceneObject], bool], rng: np.random.Generator) -> list[str]:
@@ -63,7 +64,7 @@ def _motions(view: View, k: int, match: Callable[[SceneObject], bool], rng: np.r
     objects = view.clip.objects
     others = [o.motion for i, o in enumerate(objects) if i != k and match(o)]
     mine = objects[k].motion
-    if mine == "mixed" or mine in others or "mixed" in others or len(view.clip.frames) < 2:
+    if mine == "mixed" or mine in others or "mixed" in others or len(objects[k].centre) < 2:
         return []
     return [words.pick(rng, words.MOTION_WORDS[mine])]
 
@@ -77,10 +78,10 @@ def _relations(view: View, k: int, group: list[int], rng: np.random.Generator) -
         other = objects[anchor]
         if sum(objects[i].shape == other.shape and objects[i].colour == other.colour for i in view.seen) > 1:
             continue
+        beyond = {side: view.offset(k, anchor, side) for side in words.SIDES}
+        rivals = [i for i in group if i not in (k, anchor)]
         for side, options in words.RELATIONS.items():
-            ahead = view.offset(k, anchor, side)
-            across = max(view.offset(k, anchor, s) for s in words.SIDES if s != side)
-            rivals = [i for i in group if i not in (k, anchor)]
+            ahead, across = beyond[side], max(value for s, value in beyond.items() if s != side)
             if ahead > PLACE_MARGIN and ahead > across and all(view.offset(i, anchor, side) < 0.0 for i in rivals):
                 found.append(f"{words.pick(rng, options)} the {other.colour} {other.shape}")
     return found

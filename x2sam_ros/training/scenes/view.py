@@ -23,6 +23,7 @@ class View:
         clip: The clip.
         frame: Index of the frame.
         pixels: Visible pixels of each object.
+        places: x and y of each object's centre relative to the image.
         seen: Objects with a visible pixel.
         clear: Of these, the ones a sentence may name.
     """
@@ -30,6 +31,7 @@ class View:
     clip: Clip
     frame: int
     pixels: tuple[int, ...]
+    places: tuple[tuple[float, float], ...]
     seen: tuple[int, ...]
     clear: frozenset[int]
 
@@ -40,7 +42,8 @@ class View:
         seen = tuple(int(k) for k in np.flatnonzero(pixels))
         enough = MIN_AREA * clip.labels[frame].size
         clear = frozenset(k for k in seen if pixels[k] >= enough and clip.visible[frame, k] >= MIN_VISIBLE)
-        return cls(clip, frame, tuple(int(n) for n in pixels), seen, clear)
+        centres = (o.centre[frame].tolist() for o in clip.objects)
+        return cls(clip, frame, tuple(pixels.tolist()), tuple((x, y) for x, y in centres), seen, clear)
 
     def matching(self, colours: Collection[str] | None = None, shapes: Collection[str] | None = None) -> list[int]:
         """Return the seen objects that have one of the colours and one of the shapes; None allows all."""
@@ -51,11 +54,6 @@ class View:
             if (colours is None or objects[k].colour in colours) and (shapes is None or objects[k].shape in shapes)
         ]
 
-    def place(self, k: int) -> tuple[float, float]:
-        """Return x and y of an object's centre relative to the image."""
-        x, y = self.clip.objects[k].centre[self.frame]
-        return float(x), float(y)
-
     def visible_centre(self, k: int) -> tuple[float, float]:
         """Return x and y of the mean of an object's visible pixels relative to the image."""
         mask = self.clip.labels[self.frame] == k + 1
@@ -64,8 +62,9 @@ class View:
 
     def offset(self, a: int, b: int, side: str) -> float:
         """Return how far ``a`` lies beyond ``b`` towards ``side``, relative to the image."""
-        (ax, ay), (bx, by) = self.place(a), self.place(b)
-        return {"left": bx - ax, "right": ax - bx, "top": by - ay, "bottom": ay - by}[side]
+        axis = 0 if side in ("left", "right") else 1
+        ahead = self.places[a][axis] - self.places[b][axis]
+        return -ahead if side in ("left", "top") else ahead
 
     def size_rank(self, k: int, group: list[int]) -> str | None:
         """Return "largest" or "smallest" when that is plainly true of ``k`` in a group of two or more clear objects."""

@@ -19,9 +19,9 @@ from x2sam_ros.evaluation.predictions import (
 )
 from x2sam_ros.evaluation.results import Cell, CellResult, Curve, Results, SequenceResult
 from x2sam_ros.evaluation.runner import predictions_path
-from x2sam_ros.evaluation.truth.dataset import Category, Dataset, Kind, Sequence, TrueFrame, TrueObject
 from x2sam_ros.training.scenes import Clip, generate_clip
 from x2sam_ros.training.scenes.vocabulary import SHAPES
+from x2sam_ros.truth.dataset import Category, Dataset, Kind, Sequence, TrueFrame, TrueObject
 from x2sam_ros.types import Frame
 
 INTERVAL_NS = 33_333_333

@@ -14,7 +14,7 @@ from x2sam_ros.evaluation.report.cards import MAX_CARDS_OF_CELL
 from x2sam_ros.evaluation.report.page import write_report
 from x2sam_ros.evaluation.report.values import number
 from x2sam_ros.evaluation.results import Cell, CellResult, Results, SequenceResult
-from x2sam_ros.evaluation.truth.dataset import Dataset
+from x2sam_ros.truth.dataset import Dataset
 
 MAX_PAGE_BYTES = 4_000_000
 EVIL = "<script>alert('x')</script>\"'&"

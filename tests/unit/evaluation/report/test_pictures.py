@@ -16,7 +16,7 @@ from x2sam_ros.bag.media import read_image
 from x2sam_ros.errors import TruthError
 from x2sam_ros.evaluation.predictions import GivenPrompt, PredictedMask, SequencePredictions, rle_of
 from x2sam_ros.evaluation.report.pictures import MAX_BYTES, MAX_EDGE_PX, Picture, draw_frames
-from x2sam_ros.evaluation.truth.dataset import Dataset
+from x2sam_ros.truth.dataset import Dataset
 
 
 def pixels(uri: str) -> np.ndarray:

@@ -1,0 +1,221 @@
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from tests.unit.truth.layouts import write_bag
+from x2sam_ros.bag.mcap_file import McapFile, image_fields
+from x2sam_ros.bag.messages import header_fields
+from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.errors import ConfigError, TruthError
+from x2sam_ros.training.finetune import (
+    BAG,
+    FinetuneConfig,
+    bag_sources,
+    finetune,
+    finetune_recipe,
+    knows_scenes,
+    rehearsal_sources,
+    rehearsal_streams,
+)
+from x2sam_ros.training.rehearsal import AS_BEFORE, REHEARSED
+from x2sam_ros.training.scenes import generate_clip
+from x2sam_ros.truth.open import open_dataset
+
+FRAMES, SIZE = 10, 96
+STAMPS = [50_000_000 * (index + 1) for index in range(FRAMES)]
+TINY = FinetuneConfig(steps=6, batch=2, frames=2, max_stride=2, rehearsal=0.0, bf16=False, workers=0)
+
+
+def write_scene_bag(path: Path, seed: int = 3, named: bool = True) -> Path:
+    """Write a generated clip as a bag with label images, its objects named by colour and shape."""
+    clip = generate_clip(seed, FRAMES, SIZE, SIZE)
+    names = {number: f"{one.colour} {one.shape}" for number, one in enumerate(clip.objects, 1)}
+    topics = {"/camera/image_raw": "sensor_msgs/msg/Image", "/ground_truth/label_image": "sensor_msgs/msg/Image"}
+    if named:
+        topics["/ground_truth/label_info"] = "x2sam_ros/msg/LabelInfo"
+    with McapFile(path, topics) as bag:
+        for stamp, image, labels in zip(STAMPS, clip.frames, clip.labels):
+            header = header_fields(stamp, "camera")
+            said = {"height": SIZE, "width": SIZE, "encoding": "rgb8", "is_bigendian": 0, "step": 3 * SIZE}
+            bag.add("/camera/image_raw", stamp, {"header": header, **said, "data": image.reshape(-1)})
+            fields = image_fields(stamp, "camera", "mono8", np.ascontiguousarray(labels.astype(np.uint8)))
+            bag.add("/ground_truth/label_image", stamp, fields)
+            if named and stamp == STAMPS[0]:
+                values = np.array(list(names), np.uint32)
+                info = {"header": header, "values": values, "labels": list(names.values())}
+                bag.add("/ground_truth/label_info", stamp, info)
+    return path
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
+
+
+def test_what_a_bag_is_asked(tmp_path):
+    named, unnamed = write_scene_bag(tmp_path / "named.mcap"), write_scene_bag(tmp_path / "plain.mcap", named=False)
+    sources = bag_sources([named, unnamed], FinetuneConfig())
+    assert [source.name for source in sources] == [
+        *(f"1 named {task} {kind}" for task in ("objseg", "genseg", "refseg") for kind in ("pictures", "clips")),
+        *(f"2 plain objseg {kind}" for kind in ("pictures", "clips")),
+    ]
+    assert {source.span for source in sources} == {(0.0, 0.8)}
+    assert {(source.frames, source.batch) for source in sources} == {(1, 8), (4, 2)}
+    pictures = bag_sources([unnamed], FinetuneConfig(frames=9))  # of which no clip is long enough
+    assert [source.frames for source in pictures] == [1]
+
+
+def test_bags_that_cannot_be_learnt_from_are_refused(tmp_path):
+    bag = write_scene_bag(tmp_path / "a.mcap")
+    with pytest.raises(ConfigError, match="a bag is given twice"):
+        bag_sources([bag, tmp_path / "." / "a.mcap"], FinetuneConfig())
+    with pytest.raises(TruthError, match="too few annotated images to train on"):
+        bag_sources([bag], FinetuneConfig(held_out=0.99))
+    with pytest.raises(TruthError, match="no topic with label images"):
+        camera = tmp_path / "camera.mcap"
+        write_bag(camera, STAMPS[:4], np.zeros((4, 24, 40), np.uint8), topic="/robot/front")
+        bag_sources([camera], FinetuneConfig())
+    for values, said in (
+        ({"steps": 0}, "steps is 0"),
+        ({"held_out": 1.0}, "held_out is 1.0"),
+        ({"rehearsal": -0.5}, "rehearsal"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            FinetuneConfig(**values)
+
+
+def test_recipe_rests_what_sees_and_adapts_what_reads():
+    model = load_model("nano")
+    recipe = finetune_recipe(model, FinetuneConfig())
+    assert recipe.lora is not None and not recipe.activation_checkpointing and recipe.loss.points == 0
+    assert recipe.factor("segmentor.encoder.stem.weight") == recipe.factor("language.text.embed_tokens.weight") == 0
+    assert recipe.factor("segmentor.memory_encoder.any.weight") == 1
+    whole = finetune_recipe(model, FinetuneConfig(lora=False))
+    assert whole.lora is None and whole.factor("language.text.layers.0.mlp.up_proj.weight") == 1
+    assert whole.factor("language.visual.blocks.0.attn.qkv.weight") == 0
+
+
+def test_a_bag_is_learnt_from_and_the_weights_are_a_checkpoint(tmp_path):
+    bag, out = write_scene_bag(tmp_path / "a.mcap"), tmp_path / "run"
+    ledger = finetune("nano", [bag], out, TINY, quiet(), cpu=True)
+    assert sum(account.steps for account in ledger.accounts.values()) == TINY.steps
+    assert all(name.startswith("1 a ") for name in ledger.accounts)
+    rows = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert len(rows) == TINY.steps and all(np.isfinite(row["loss"]) for row in rows)
+    learnt, start = load_model(out / "weights").state_dict(), load_model("nano").state_dict()
+    assert list(learnt) == list(start)
+    changed = {name for name in start if not torch.equal(start[name], learnt[name])}
+    assert not any(name.startswith(("segmentor.encoder.", "language.visual.")) for name in changed)
+    assert any(name.startswith("segmentor.pixel_decoder.") for name in changed)
+    assert any(name.startswith("language.text.layers.") and "_proj" in name for name in changed)
+    assert "language.text.embed_tokens.weight" not in changed
+    with pytest.raises(ConfigError, match="learning_rate"):  # other settings are another run
+        finetune("nano", [bag], out, FinetuneConfig(**{**vars(TINY), "learning_rate": 1e-3}), quiet(), cpu=True)
+
+
+def test_what_is_rehearsed(tmp_path):
+    other, model = write_scene_bag(tmp_path / "other.mcap", seed=5), load_model("nano")
+    strange = load_model("nano")
+    strange.config = replace(model.config, preset="release")
+    for network, paths, expected in (
+        (model, [], [(REHEARSED, 0.5)]),
+        (model, [other], [(REHEARSED, 0.25), (REHEARSED, 0.25)]),
+        (strange, [], [(AS_BEFORE, 0.5)]),
+        (strange, [other], [(REHEARSED, 0.5)]),
+    ):
+        streams = rehearsal_streams(network, paths, FinetuneConfig(workers=0))
+        assert [(stream.mark, stream.share) for stream in streams] == expected
+    (source,) = rehearsal_sources([other], FinetuneConfig())
+    assert (source.span, source.sequences) == ((0.0, 0.8), (0.0, 1.0))
+    folder = tmp_path / "several"
+    folder.mkdir()
+    for seed in range(5):
+        write_scene_bag(folder / f"{seed}.mcap", seed)
+    (source,) = rehearsal_sources([folder], FinetuneConfig())
+    assert (source.span, source.sequences) == ((0.0, 1.0), (0.0, 0.8))
+    assert knows_scenes("nano")
+    with pytest.raises(ConfigError, match="what is rehearsed is given twice"):
+        rehearsal_sources([other, other], FinetuneConfig())
+    with pytest.raises(TruthError, match="does not exist"):
+        rehearsal_sources([tmp_path / "nothing"], FinetuneConfig())
+
+
+def test_rehearsed_batches_come_between_and_a_stopped_run_goes_on(tmp_path):
+    bag, other = write_scene_bag(tmp_path / "a.mcap"), write_scene_bag(tmp_path / "other.mcap", seed=5)
+    config = replace(TINY, steps=4, rehearsal=0.5)
+    ledger = finetune("nano", [bag], tmp_path / "run", config, quiet(), cpu=True, rehearsed=[other])
+    steps = {name.split(" ")[0]: 0 for name in ledger.accounts}
+    for name, account in ledger.accounts.items():
+        steps[name.split(" ")[0]] += account.steps
+    assert steps == {"1": 4, "rehearsed:": 4}
+    again = finetune("nano", [bag], tmp_path / "run", config, quiet(), cpu=True, rehearsed=[other])
+    assert again.total.steps == 8
+    with pytest.raises(ConfigError, match="holds a run of another configuration"):
+        finetune("nano", [bag], tmp_path / "run", config, quiet(), cpu=True)
+
+
+def test_the_held_out_end_is_never_read(tmp_path):
+    """With garbage in its end a bag teaches the same."""
+    whole = write_scene_bag(tmp_path / "a.mcap")
+    (sequence,) = open_dataset(whole, BAG).sequences
+    from x2sam_ros.training.data.joint import JointSettings, JointSources
+
+    model = load_model("nano")
+    sources = JointSources(
+        bag_sources([whole], TINY), model.config, model.tokenizer, JointSettings(epochs=2, workers=0)
+    )
+    held_out = list(sequence.frames())[round(0.8 * FRAMES) :]
+    seen: set[int] = set()
+    for source in sources.sources:
+        for sample in source.samples:
+            shown = sample.read(np.random.default_rng(0))
+            for frame in shown.frames:
+                for later in held_out:
+                    assert not np.array_equal(frame, later.image)
+            seen.add(len(shown.frames))
+    assert seen == {1, 2}
+
+
+def labelled(path: Path, labels: np.ndarray, names: dict[int, str] | None = None, camera: int = SIZE) -> Path:
+    """Write a bag whose images show noise; labels are uint8 (T, H, W)."""
+    topics = {"/camera/image_raw": "sensor_msgs/msg/Image", "/ground_truth/label_image": "sensor_msgs/msg/Image"}
+    with McapFile(path, {**topics, "/ground_truth/label_info": "x2sam_ros/msg/LabelInfo"}) as bag:
+        image = np.random.default_rng(0).integers(0, 255, (camera, camera, 3), np.uint8)
+        for stamp in STAMPS:
+            header = header_fields(stamp, "camera")
+            said = {"height": camera, "width": camera, "encoding": "rgb8", "is_bigendian": 0, "step": 3 * camera}
+            bag.add("/camera/image_raw", stamp, {"header": header, **said, "data": image.reshape(-1)})
+        for stamp, one in zip(STAMPS, labels):
+            bag.add("/ground_truth/label_image", stamp, image_fields(stamp, "camera", "mono8", one))
+        if names:
+            info = {"values": np.array(list(names), np.uint32), "labels": list(names.values())}
+            bag.add("/ground_truth/label_info", STAMPS[0], {"header": header_fields(STAMPS[0], "camera"), **info})
+    return path
+
+
+def test_labels_that_fit_nowhere_are_refused_before_anything_is_done(tmp_path):
+    box = np.zeros((FRAMES, SIZE, SIZE), np.uint8)
+    box[:, 20:60, 20:60] = 1
+    small = labelled(tmp_path / "small.mcap", box[:, :48, :48].copy())
+    with pytest.raises(TruthError, match="48x48.*96x96|96x96.*48x48"):
+        bag_sources([small], TINY)
+    strange = labelled(tmp_path / "strange.mcap", box * 7, {1: "cup"})
+    with pytest.raises(TruthError, match="pixels have the value 7, which is none of those listed"):
+        bag_sources([strange], TINY)
+    nothing = labelled(tmp_path / "nothing.mcap", box * 0, {1: "cup"})
+    with pytest.raises(TruthError, match="no annotated image shows an object"):
+        bag_sources([nothing], TINY)
+    dark = labelled(tmp_path / "dark.mcap", box * 0)
+    with pytest.raises(TruthError, match="no annotated image shows an object"):
+        bag_sources([dark], TINY)
+    one = labelled(tmp_path / "one.mcap", box[:1], {1: "cup"})
+    assert {source.frames for source in bag_sources([one], replace(TINY, held_out=0.0))} == {1}
+    with pytest.raises(TruthError, match="too few annotated images to train on"):
+        bag_sources([one], replace(TINY, held_out=0.6))

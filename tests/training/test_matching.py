@@ -1,0 +1,144 @@
+"""Matching against brute force; points where the mask is in doubt; phrases shared by a batch."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from x2sam_ros.model.condition import PromptCondition
+from x2sam_ros.training.loss_config import LossConfig
+from x2sam_ros.training.matching import match, share_phrases, uncertain_points, values_at
+
+WEIGHTS = LossConfig()
+
+
+def pair_cost(class_logits: Tensor, mask_logits: Tensor, label: int, mask: Tensor) -> float:
+    """Return the cost of giving one object to one query, written as in the paper."""
+    probs, truth = mask_logits.sigmoid(), mask
+    bce = -(truth * probs.log() + (1 - truth) * (1 - probs).log()).mean()
+    dice = 1 - (2 * (probs * truth).sum() + 1) / (probs.sum() + truth.sum() + 1)
+    likely = class_logits.softmax(-1)[label]
+    return float(WEIGHTS.bce * bce + WEIGHTS.dice * dice - WEIGHTS.classes * likely)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_matching_equals_brute_force(seed: int) -> None:
+    torch.manual_seed(seed)
+    queries, objects = 5, 3
+    class_logits, mask_logits = torch.randn(2, queries, 4), torch.randn(2, queries, 3, 3)
+    labels = torch.tensor([[2, -1, 0], [1, 1, 2]])
+    masks = (torch.rand(2, objects, 3, 3) > 0.5).float()
+    chosen = match(class_logits, mask_logits, labels, masks, WEIGHTS)
+    for row in range(2):
+        slots = [slot for slot in range(objects) if labels[row, slot] >= 0]
+        table = [
+            [pair_cost(class_logits[row, q], mask_logits[row, q], int(labels[row, s]), masks[row, s]) for s in slots]
+            for q in range(queries)
+        ]
+        best = min(
+            itertools.permutations(range(queries), len(slots)),
+            key=lambda order: sum(table[q][k] for k, q in enumerate(order)),
+        )
+        assert chosen[row, slots].tolist() == list(best)
+        found, columns = linear_sum_assignment(torch.tensor(table).numpy())
+        assert dict(zip(columns.tolist(), found.tolist())) == dict(enumerate(best))
+
+
+def test_a_single_object_takes_its_cheapest_query() -> None:
+    masks = torch.zeros(1, 2, 2, 2)
+    masks[0, 1, 0] = 1
+    mask_logits = torch.full((1, 3, 2, 2), -4.0)
+    mask_logits[0, 2, 0] = 4.0
+    labels = torch.tensor([[-1, 0]])
+    assert int(match(torch.zeros(1, 3, 2), mask_logits, labels, masks, WEIGHTS)[0, 1]) == 2
+
+
+def test_more_objects_than_queries_leaves_the_dearest_out() -> None:
+    masks = torch.eye(3).view(1, 3, 1, 3)
+    mask_logits = (20 * masks[:, [2, 0]] - 10).repeat(1, 1, 1, 1)
+    chosen = match(torch.zeros(1, 2, 2), mask_logits, torch.zeros(1, 3, dtype=torch.int64), masks, WEIGHTS)
+    assert chosen.tolist() == [[1, -1, 0]]
+
+
+def test_without_classes_masks_alone_decide() -> None:
+    masks = torch.eye(2).view(1, 2, 1, 2)
+    misled = torch.tensor([[[99.0, 0.0], [-99.0, 0.0]]])
+    labels = torch.tensor([[0, -1]])
+    mask_logits = masks.flip(1) - 0.5
+    assert match(misled, mask_logits, labels, masks, WEIGHTS)[0, 0] == 0
+    assert match(None, mask_logits, labels, masks, WEIGHTS)[0, 0] == 1
+
+
+def test_points_find_the_same_queries_as_every_cell() -> None:
+    torch.manual_seed(1)
+    masks = torch.zeros(1, 3, 16, 16)
+    for index in range(3):
+        masks[0, index, :, 5 * index : 5 * index + 5] = 1
+    mask_logits = 4 * masks[:, [1, 2, 0]] - 2 + torch.randn(1, 3, 16, 16)
+    labels = torch.zeros(1, 3, dtype=torch.int64)
+    sampled = match(None, mask_logits, labels, masks, replace(WEIGHTS, points=256))
+    assert sampled.tolist() == match(None, mask_logits, labels, masks, WEIGHTS).tolist() == [[2, 0, 1]]
+
+
+def test_what_is_ignored_does_not_decide() -> None:
+    """The first query is right but for an ignored half, the second wrong where it counts."""
+    masks = torch.zeros(1, 1, 4, 8)
+    masks[..., :2] = 1
+    mask_logits = torch.stack([masks[0, 0], 1 - masks[0, 0]])[None] * 20 - 10
+    mask_logits[..., 4:] = torch.tensor([10.0, -10.0]).view(1, 2, 1, 1)
+    counted = torch.ones(1, 4, 8)
+    counted[..., 4:] = 0
+    labels = torch.tensor([[0]])
+    for config in (WEIGHTS, replace(WEIGHTS, points=64)):
+        torch.manual_seed(0)
+        assert match(None, mask_logits, labels, masks, config, counted).item() == 0
+
+
+def test_values_lie_where_images_have_them() -> None:
+    """The middle of a cell has the cell's value, the middle of two their mean."""
+    row = torch.tensor([1.0, 3.0, 7.0, 5.0]).view(1, 1, 1, 4)
+    points = torch.tensor([[[1 / 8, 0.5], [3 / 8, 0.5], [0.5, 0.5]]])
+    torch.testing.assert_close(values_at(row, points), torch.tensor([[[1.0, 3.0, 5.0]]]))
+
+
+def test_most_points_lie_where_the_mask_is_in_doubt() -> None:
+    torch.manual_seed(5)
+    logits = (torch.linspace(-9, 9, 64).expand(2, 64, 64) + 0.01).contiguous()
+    config = LossConfig(points=1000, importance=0.75)
+    points = uncertain_points(logits, config)
+    assert points.shape == (2, 1000, 2) and float(points.min()) >= 0 and float(points.max()) <= 1
+    doubt = values_at(logits[:, None], points)[:, 0].abs()
+    # the 750 least certain of 3,000 are a quarter of the width; so are a quarter of the 250 drawn anywhere
+    assert 0.75 < float((doubt < 9 / 4).float().mean()) < 0.88
+    counted = torch.ones(2, 64, 64)
+    counted[..., 24:40] = 0
+    sought = values_at(counted[:, None], uncertain_points(logits, config, counted)[:, :750])
+    assert float(sought.min()) > 0.5
+
+
+def test_shared_phrases_keep_their_meaning() -> None:
+    """Two prompts with two phrases and one; padding goes, labels follow their phrase."""
+    torch.manual_seed(0)
+    cond, tokens = torch.randn(2, 3, 4), torch.randn(2, 5, 4)
+    condition = PromptCondition(
+        cond_embeds=cond,
+        embed_mask=torch.tensor([[True, True, True], [True, False, True]]),
+        token_embeds=tokens,
+        token_mask=torch.tensor([[True] * 5, [True, True, False, False, False]]),
+        seg_embeds=torch.randn(2, 1, 4),
+    )
+    labels = torch.tensor([[1, 0, -1], [0, -1, -1]])
+    shared, moved = share_phrases(condition, labels)
+    assert shared.cond_embeds.shape == (2, 4, 4) and bool(shared.embed_mask.all())
+    assert moved.tolist() == [[1, 0, -1], [2, -1, -1]]
+    for row in range(2):
+        for old, new in zip(labels[row].tolist(), moved[row].tolist()):
+            assert old < 0 or torch.equal(shared.cond_embeds[row, new], cond[row, old])
+        assert torch.equal(shared.cond_embeds[row, -1], cond[row, -1]), "the background is last"
+        assert torch.equal(shared.token_embeds[row], torch.cat([tokens[0], tokens[1, :2]]))
+    assert torch.equal(shared.seg_embeds, condition.seg_embeds)

@@ -1,0 +1,125 @@
+"""Joint runs from a file: datasets on disk to a checkpoint."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from tests.unit.truth.layouts import write_coco_instances, write_davis
+from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.errors import ConfigError
+from x2sam_ros.training.ledger import HELD_OUT
+from x2sam_ros.training.plan import read_plan, train_plan
+
+WHOLE = """
+stage: whole
+steps: 4
+recipe: {learning_rate: 1.0e-4, bf16: false, loss: {points: 32}, betas: [0.9, 0.98]}
+data: {parts: {video: 2}, workers: 0}
+sources:
+  - {path: coco, name: pictures}
+  - {path: davis, name: clips, frames: 2, span: [0.0, 0.6]}
+held_out:
+  batches: 2
+  sources:
+    - {path: davis, name: ends, span: [0.6, 1.0]}
+"""
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "plan.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_from_datasets_to_a_checkpoint(tmp_path: Path) -> None:
+    write_coco_instances(tmp_path / "coco")
+    write_davis(tmp_path / "davis")
+    plan = read_plan(written(tmp_path, WHOLE))
+    assert plan.recipe.loss.points == 32 and plan.recipe.loss.classes == 2.0, "the others stay as published"
+    console = Console(file=io.StringIO())
+    ledger = train_plan(plan, "nano", tmp_path / "run", console, "float32", cpu=True)
+    assert set(ledger.accounts) == {"pictures", "clips", HELD_OUT}
+    clips = ledger.accounts["clips"]
+    assert clips.samples == 2 * clips.steps and clips.frames == 2 * clips.samples
+    assert "clips" in str([*ledger.table().columns[0].cells])
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert 0 <= rows[-1]["score/ends"] <= 1 and "score" not in rows[0], "every 500 steps and at the end"
+    load_model(tmp_path / "run" / "weights")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["x2sam_ros.cli.main", "tests.training.sharded_run"], ids=["ddp", "fsdp2"])
+def test_two_processes(tmp_path: Path, module: str) -> None:
+    """Each has its own samples, both have the same weights, and everything is counted; resumed, it is the same run."""
+    write_coco_instances(tmp_path / "coco")
+    write_davis(tmp_path / "davis")
+    text = WHOLE.replace("steps: 4", "steps: 2").replace("recipe: {", "recipe: {checkpoint_every: 1, ")
+    plan, out = written(tmp_path, text), tmp_path / "run"
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", module, "joint", str(plan), "--out", str(out), "--cpu"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    found = []
+    for _ in range(2):
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
+        assert done.returncode == 0, done.stderr[-2000:]
+        found.append({name: tensor.clone() for name, tensor in load_model(out / "weights").state_dict().items()})
+        assert json.loads((out / "run.json").read_text())["processes"] == 2
+        accounts = json.loads((out / "step-00000002" / "progress.json").read_text())["accounts"]
+        steps, samples = (sum(row[name] for row in accounts.values()) for name in ("steps", "samples"))
+        clips = accounts.get("clips", {"steps": 0})["steps"]
+        assert (steps, samples) == (2, 2 * (2 + clips)), "a clip's step has two batches"
+        shutil.rmtree(out / "step-00000002")
+    assert not [name for name, tensor in found[0].items() if not torch.equal(tensor, found[1][name])]
+    assert (out / "step-00000001" / "pytorch_model_fsdp_0").exists() == (module != "x2sam_ros.cli.main")
+
+
+def test_settings_of_a_recipe(tmp_path: Path) -> None:
+    text = WHOLE.replace("stage: whole", "stage: finetune").replace("recipe: {", "recipe: {lora: {rank: 2}, ")
+    plan = read_plan(written(tmp_path, text))
+    assert plan.recipe.lora is not None and plan.recipe.lora.rank == 2
+    assert plan.recipe.betas == (0.9, 0.98) and plan.settings.epochs == 4
+    assert plan.sources[0].path == str(tmp_path / "coco")
+    none = read_plan(written(tmp_path, text.replace("lora: {rank: 2}", "lora: null")))
+    assert none.recipe.lora is None
+
+
+def test_what_is_learnt_from_cannot_be_held_out(tmp_path: Path) -> None:
+    write_coco_instances(tmp_path / "coco")
+    write_davis(tmp_path / "davis")
+    text = WHOLE.replace("span: [0.6, 1.0]", "span: [0.5, 1.0]")
+    with pytest.raises(ConfigError, match="ends is to be held out, but clips has the same annotations"):
+        train_plan(read_plan(written(tmp_path, text)), "nano", tmp_path / "run", Console(), "float32", cpu=True)
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes", "message"),
+    [
+        ("stage: whole", "stage: half", "stage is 'half', expected one of segmentor, joint"),
+        ("steps: 4", "stepps: 4", "needs stage, steps and sources"),
+        ("steps: 4", "steps: four", "steps is 'four', expected a whole number of at least 1"),
+        ("learning_rate", "learning_speed", "recipe: .*learning_speed"),
+        ("recipe: {", "recipe: {steps: 3, ", "recipe has steps"),
+        ("points: 32", "dots: 32", "recipe: loss: .*dots"),
+        ("path: coco", "pth: coco", "source 1 has no path"),
+        ("name: clips", "nom: clips", "source 2: .*nom"),
+        ("batches: 2", "batches: 0", "held_out: batches is 0"),
+        ("batches: 2", "batch: 2", "held_out needs sources, may have batches"),
+        ("name: ends", "nom: ends", "held_out: source 1: .*nom"),
+        ("data: {parts: {video: 2}, workers: 0}", "data: 3", "data is 3, expected settings with names"),
+        ("recipe: {learning_rate: 1.0e-4", "recipe: [3] #{", "recipe is .*, expected settings with names"),
+        ("sources:", "sources: [", "cannot read the plan"),
+    ],
+)
+def test_plans_that_make_no_sense(tmp_path: Path, was: str, becomes: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_plan(written(tmp_path, WHOLE.replace(was, becomes)))

@@ -1,0 +1,371 @@
+"""Joint training on many sources: one run, one process or several, resumable to the bit.
+
+Processes, devices, DDP and FSDP are accelerate's, by its own configuration: ``accelerate launch``, or one process.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import DistributedType, gather_object, set_seed
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from x2sam_ros.checkpoint.load import save_checkpoint
+from x2sam_ros.errors import CheckpointError, ConfigError, TrainingError, X2SamError, told
+from x2sam_ros.model.config import to_dict
+from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.training.activations import attention_for, checkpoint_activations
+from x2sam_ros.training.average import WeightAverage
+from x2sam_ros.training.feed import SourceBatch, Sources
+from x2sam_ros.training.held_out import HeldOut
+from x2sam_ros.training.ledger import HELD_OUT, Ledger
+from x2sam_ros.training.lora import adapt, merged_state
+from x2sam_ros.training.plot import plot_losses
+from x2sam_ros.training.recipe import Recipe
+from x2sam_ros.training.run_folder import RunFolder
+
+_MODEL = "model."
+_PROGRESS = "progress.json"
+
+
+class JointTrainer:
+    """Train a network by a recipe, from where its folder was left.
+
+    What rests keeps its type and is not part of the saved states; what learns is kept in float32.
+
+    Args:
+        loss: a module with the network as ``model`` that turns a `SourceBatch` into the terms of its loss; the network
+            is changed in place. See `objectives.JointLoss`.
+        recipe: what learns, and how.
+        sources: what it learns from.
+        folder: for states, log, plot, TensorBoard files and weights.
+        start: what the network was loaded from, for example the SHA-256 of its weights: another start, another run.
+        cpu: whether to leave a GPU alone.
+        held_out: what the network is scored on meanwhile; None: nothing.
+
+    Raises:
+        ConfigError: nothing learns, or the folder holds a run of another configuration.
+        CheckpointError: the state in the folder cannot be read.
+    """
+
+    def __init__(
+        self,
+        loss: nn.Module,
+        recipe: Recipe,
+        sources: Sources,
+        folder: Path,
+        start: str = "",
+        cpu: bool = False,
+        held_out: HeldOut | None = None,
+    ) -> None:
+        self.recipe, self.sources, self.held_out, self.step = recipe, sources, held_out, 0
+        assert isinstance(loss.model, X2SAM)
+        self.model = loss.model
+        self.accelerator = Accelerator(
+            cpu=cpu,
+            log_with="tensorboard",
+            project_dir=folder,
+            # a picture has no use for the memory, a chat none for the segmentor
+            kwargs_handlers=[DistributedDataParallelKwargs(find_unused_parameters=True)],
+        )
+        set_seed(recipe.seed)
+        kind = type(loss).__name__  # sharding gives it another
+        groups = prepare(loss, recipe)
+        if self.accelerator.distributed_type == DistributedType.FSDP:
+            for parameter in loss.parameters():
+                parameter.data = parameter.data.contiguous()  # kernels lie in another order, which cannot be sharded
+        optimizer = torch.optim.AdamW(groups, lr=0.0, betas=recipe.betas, weight_decay=recipe.weight_decay, fused=True)
+        self._learning = frozenset(name for name, p in loss.named_parameters() if p.requires_grad)
+        self.module, self.optimizer = self.accelerator.prepare(loss, optimizer)
+        self.average = WeightAverage(self.module.parameters(), recipe.average)
+        self.accelerator.register_save_state_pre_hook(self._leave_out_what_rests)
+        self.ledger = Ledger(self.accelerator.device.type)
+        self.folder = RunFolder(folder)
+        self.folder.check(
+            {
+                "recipe": recipe.describe(),
+                "network": to_dict(self.model.config),
+                "loss": kind,
+                "sources": sources.describe(),
+                "start": start,
+                "processes": self.accelerator.num_processes,
+            }
+        )
+        set_seed(recipe.seed, device_specific=True)
+        if self.folder.states:
+            self._resume(self.folder.states[-1])
+
+    def run(self, console: Console) -> Ledger:
+        """Train to the last step, then write the weights to ``weights`` in the folder.
+
+        Returns:
+            What it cost and saw.
+
+        Raises:
+            TrainingError: a loss is no number, or the sources end too early; the state before is saved.
+            TruthError: samples cannot be read; the state before is saved.
+            CheckpointError: a state cannot be written; the one before is still there.
+        """
+        main = self.accelerator.is_main_process
+        purge = {"tensorboard": {"purge_step": self.step + 1}}
+        self.accelerator.init_trackers("tensorboard", init_kwargs=purge)
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        batches = iter(self.sources)
+        with Progress(*columns, console=console, disable=not main) as progress:
+            task = progress.add_task("training", total=self.recipe.steps, completed=self.step)
+            while self.step < self.recipe.steps:
+                row, problems = self._one_step(batches)
+                if self.step % self.recipe.score_every == 0 or self.step == self.recipe.steps:
+                    row |= self._scores()
+                for problem in problems:
+                    progress.console.print(problem, markup=False)
+                self._log(row)
+                progress.update(task, completed=self.step, description=f"{row['source']} {row['loss']:.3f}")
+                if self.step % self.recipe.checkpoint_every == 0 or self.step == self.recipe.steps:
+                    self.save()
+        self.export(self.folder.path / "weights")
+        with self.folder.writing("write plot and log"):
+            if main and self.folder.log.exists():
+                plot_losses(self.folder.log, self.folder.path / "loss.png")
+            self.accelerator.end_training()
+        if main:
+            console.print(self.ledger.table())
+        return self.ledger
+
+    def save(self) -> Path:
+        """Save the state, from which another trainer goes on to the bit."""
+        accelerator = self.accelerator
+        return self.folder.save(
+            self.step, self._write, self.recipe.keep_states, accelerator.is_main_process, accelerator.wait_for_everyone
+        )
+
+    def export(self, folder: Path) -> None:
+        """Write the network, its averaged weights if there are, as a checkpoint folder, adapters worked in."""
+        with self.average.in_place(), self.folder.writing(f"write {folder}"):
+            state = self.accelerator.get_state_dict(self.module)
+            if self.accelerator.is_main_process:
+                own = {name.removeprefix(_MODEL): x for name, x in state.items() if name.startswith(_MODEL)}
+                scale = self.recipe.lora.scale if self.recipe.lora else 0.0
+                save_checkpoint(self.model.config, merged_state(own, scale), self.model.tokenizer, folder)
+        self.accelerator.wait_for_everyone()
+
+    def _one_step(self, batches: Iterator[SourceBatch]) -> tuple[dict[str, Any], list[str]]:
+        """Take one step of the optimiser; return its row of the log and what is to be said about its batches."""
+        position, moment = self.sources.state(), _Moment(self.module)
+        started, processor = time.monotonic(), time.process_time()
+        given = self._window(batches, moment, position)
+        waited = time.monotonic() - started
+        self._set_mode()
+        found = [self._learn(item, len(given), last=item is given[-1]) for item in given]
+        norm = torch.as_tensor(self.accelerator.clip_grad_norm_(self.module.parameters(), self.recipe.clip_norm))
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()  # of all shards
+        names = sorted({name for terms in found for name in terms})
+        terms = [sum(terms.get(name, norm.new_zeros(())) for terms in found) / len(given) for name in names]
+        local = torch.stack([*map(torch.as_tensor, terms), norm.float()])
+        values = self.accelerator.reduce(local, "mean").tolist()  # of all processes, so that all stop or none does
+        if not all(map(_finite, values)):
+            self._stop(given, dict(zip(names, values)), moment, position)
+        rate = self.recipe.rate(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+        self.optimizer.step()
+        self.average.update()
+        self.optimizer.zero_grad()
+        self.step += 1
+        source, seconds = given[0].source, time.monotonic() - started
+        samples = sum(len(item.names) for item in given), sum(_frames(item) for item in given)
+        self._count(source, *samples, seconds, waited, time.process_time() - processor)
+        row = {name: round(value, 4) for name, value in zip([*names, "norm"], values)}
+        row |= {"step": self.step, "source": source, "rate": rate}
+        row |= {"seconds": round(seconds, 3), "waiting": round(waited, 3)}
+        return row, [problem for item in given for problem in item.problems]
+
+    def _window(self, batches: Iterator[SourceBatch], moment: _Moment, position: Any) -> list[SourceBatch]:
+        """Return the batches of one step; where there are none, save the state before it."""
+        given: list[SourceBatch] = []
+        try:
+            while not given or len(given) < self.sources.parts_of(given[0].source):
+                item = next(batches, None)
+                if item is None:
+                    raise TrainingError(
+                        f"the sources end after {self.step} of {self.recipe.steps} steps; "
+                        "give them more rounds, or the recipe fewer steps"
+                    )
+                if given and item.source != given[0].source:
+                    parts = self.sources.parts_of(given[0].source)
+                    raise TrainingError(
+                        f"step {self.step + 1} needs {parts} batches of {given[0].source} in a row, "
+                        f"number {len(given) + 1} is of {item.source}; the sampler must keep them together"
+                    )
+                given.append(item)
+        except X2SamError:
+            if self.accelerator.num_processes == 1:  # others would not come to save theirs
+                self._step_back(moment, position)
+            raise
+        return given
+
+    def _learn(self, item: SourceBatch, parts: int, last: bool) -> dict[str, Tensor]:
+        """Add the gradient of a batch, one of ``parts`` of its step; return the terms of its loss, and the loss."""
+        device = self.accelerator.device
+        amp = torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.recipe.bf16)
+        # gradients are exchanged once a step; what is computed again in the backward pass must be computed alike
+        with nullcontext() if last else self.accelerator.no_sync(self.module), attention_for(device):
+            with amp:
+                terms = {name: term.float() for name, term in self.module(item).items()}
+            loss = torch.stack(list(terms.values())).sum()
+            self.accelerator.backward(loss / parts)
+        return {"loss": loss.detach(), **{name: term.detach() for name, term in terms.items()}}
+
+    def _scores(self) -> dict[str, float]:
+        """Score the network on what is held out; training draws on as if it had not been."""
+        if self.held_out is None:
+            return {}
+        started, processor, device = time.monotonic(), time.process_time(), self.accelerator.device
+        self.module.eval()
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), self.average.in_place():
+            torch.manual_seed(self.recipe.seed)
+            found = self.held_out.score(self.module, self.accelerator, self.recipe.bf16)
+        self._count(HELD_OUT, 0, 0, time.monotonic() - started, 0.0, time.process_time() - processor, steps=0)
+        return found
+
+    def _count(self, source: str, *counts: float, steps: int = 1) -> None:
+        """Add to the ledger what all processes together saw and took."""
+        local = torch.tensor(counts, dtype=torch.float64, device=self.accelerator.device)
+        samples, frames, seconds, waiting, worked = self.accelerator.reduce(local, "sum").tolist()
+        self.ledger.add(source, int(samples), int(frames), seconds, waiting, worked, steps)
+
+    def _set_mode(self) -> None:
+        self.module.train()
+        for norm in _batch_norms(self.module):
+            if norm.weight is not None and not norm.weight.requires_grad:
+                norm.eval()  # its running statistics rest too
+
+    def _stop(self, given: Sequence[SourceBatch], terms: dict[str, float], moment: _Moment, position: Any) -> None:
+        """Save the state before a step that failed, and name its batches."""
+        names = gather_object([f"{item.source}: {', '.join(item.names)}" for item in given])
+        state, weights = self._step_back(moment, position), self.folder.path / "weights"
+        self.export(weights)
+        raise TrainingError(
+            f"the loss of step {self.step + 1} is not finite ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}) "
+            f"for the batch of {'; '.join(names)}; the state before it is {state}. To go on, start from {weights} in "
+            "another folder, without these samples or with a lower learning rate"
+        )
+
+    def _step_back(self, moment: _Moment, position: Any) -> Path:
+        """Save the state before a step that was begun."""
+        moment.restore()
+        self.optimizer.zero_grad()
+        self.sources.restore(position)
+        return self.save()
+
+    def _log(self, row: dict[str, Any]) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        numbers = {name: value for name, value in row.items() if isinstance(value, float)}
+        numbers[f"loss/{row['source']}"] = row["loss"]
+        with self.folder.writing("write the log"):
+            with self.folder.log.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            self.accelerator.log(numbers, step=self.step)
+
+    def _write(self, folder: Path) -> None:
+        self.accelerator.save_state(str(folder))
+        self.average.save(self._average_in(folder))
+        if self.accelerator.is_main_process:
+            progress = {"step": self.step, "sources": self.sources.state(), "accounts": self.ledger.state()}
+            (folder / _PROGRESS).write_text(json.dumps(progress) + "\n", encoding="utf-8")
+
+    def _average_in(self, folder: Path) -> Path:
+        """Return this process's file of averages in a state."""
+        return folder / f"average-{self.accelerator.process_index}.pt"
+
+    def _leave_out_what_rests(self, models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
+        """Keep what learns and all buffers; not called under FSDP, which saves shards."""
+        kept = self._learning | {name for name, _ in self.accelerator.unwrap_model(self.module).named_buffers()}
+        for state in weights:
+            for name in [name for name in state if name.removeprefix("module.") not in kept]:
+                del state[name]
+
+    def _resume(self, state: Path) -> None:
+        try:
+            progress = json.loads((state / _PROGRESS).read_text(encoding="utf-8"))
+            self.accelerator.load_state(str(state), strict=False)  # what rests is not in it
+            self.average.load(self._average_in(state))
+        except Exception as error:  # many kinds, for a damaged file
+            raise CheckpointError(
+                f"cannot resume from {state}: {told(error)}; delete that folder to go on from the state before it"
+            ) from error
+        self.step = int(progress["step"])
+        self.sources.restore(progress["sources"])
+        self.ledger.restore(progress["accounts"])
+        if self.accelerator.is_main_process:
+            self.folder.cut_log(self.step)
+        self.accelerator.wait_for_everyone()
+
+
+def prepare(loss: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
+    """Make the network of ``loss`` ready to learn by a recipe, in place.
+
+    Returns:
+        Groups of parameters for an optimiser, by ``factor`` of the learning rate.
+
+    Raises:
+        ConfigError: nothing learns.
+    """
+    model = loss.model
+    assert isinstance(model, X2SAM)
+    if recipe.lora is not None:
+        adapt(model, recipe.lora)
+    groups: dict[float, list[nn.Parameter]] = {}
+    for name, parameter in loss.named_parameters():
+        factor = recipe.factor(name.removeprefix(_MODEL))
+        parameter.requires_grad_(factor > 0)
+        if factor > 0:
+            parameter.data = parameter.data.to(torch.float32, copy=True)  # it may be mapped from a file
+            groups.setdefault(factor, []).append(parameter)
+    if not groups:
+        raise ConfigError(f"nothing learns: no parameter's name fits a pattern above 0 of {recipe.rates}")
+    if recipe.activation_checkpointing:
+        checkpoint_activations(model)
+    return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
+
+
+class _Moment:
+    """What a step changes before its outcome is known: random generators and running statistics."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.cpu = torch.get_rng_state()
+        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self.buffers = [(buffer, buffer.clone()) for norm in _batch_norms(module) for buffer in norm.buffers()]
+
+    def restore(self) -> None:
+        """Bring it back."""
+        torch.set_rng_state(self.cpu)
+        if self.cuda:
+            torch.cuda.set_rng_state_all(self.cuda)
+        for buffer, value in self.buffers:
+            buffer.copy_(value)
+
+
+def _batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
+    return (part for part in module.modules() if isinstance(part, _BatchNorm))
+
+
+def _frames(item: SourceBatch) -> int:
+    return len(item.names) * len(item.batch.pixel_values)
+
+
+def _finite(value: float) -> bool:
+    return value - value == 0

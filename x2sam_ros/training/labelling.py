@@ -1,0 +1,359 @@
+"""Masks that were published, to be corrected by a person, and what was corrected as a bag with ground truth."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from x2sam_ros.bag.coco import write_image
+from x2sam_ros.bag.interfaces import message_types
+from x2sam_ros.bag.mcap_file import McapFile, image_fields
+from x2sam_ros.bag.messages import MASK_ARRAY_TYPE, header_fields, read_tracked_mask_array
+from x2sam_ros.bag.source import FrameSource, Problems
+from x2sam_ros.bag.storage import COMPRESSED_TYPE, IMAGE_TYPE, Storage, Topic, open_storage
+from x2sam_ros.errors import TruthError, told
+from x2sam_ros.rle import Counts, decode_rle, encode_rle
+from x2sam_ros.truth.bags import LABEL_INFO_TYPE
+from x2sam_ros.types import MAX_IMAGE_PIXELS, BoolArray, Frame, Uint8Array
+
+CAMERA_TOPIC = "/camera/image_raw/compressed"
+LABEL_TOPIC, INFO_TOPIC = "/ground_truth/label_image", "/ground_truth/label_info"
+"""Topics of the bag with ground truth, which truth/bags.py finds by their names."""
+
+IMAGES_FOLDER = "images"
+"""Folder of the pictures that masks are corrected on, beside the file with the masks."""
+
+UNNAMED = "object"
+"""What a target is called that was pointed at and has no name."""
+
+MAX_OBJECT_ID = 65535
+"""Highest value that a pixel of a label image can have."""
+
+_NAME = re.compile(r"(?:.*[/\\])?(?:\d+)_(-?\d+)\.\w+")
+_PNG_LEVEL = (cv2.IMWRITE_PNG_COMPRESSION, 1)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """What one object covers on one image.
+
+    Args:
+        label: what it is called.
+        runs: uint32 (R,), its mask as ``encode_rle`` writes it, of the whole image.
+        object_id: number of the object, the same on every image; 0 where nobody said.
+        track: what holds marks without a number together; '' where nothing does.
+    """
+
+    label: str
+    runs: Counts
+    object_id: int = 0
+    track: str = ""
+
+
+@dataclass(frozen=True)
+class MarkedImage:
+    """An image and everything that is marked on it; one without a mark shows nothing.
+
+    Args:
+        name: of its file, which ends in the image's stamp; see ``image_name``.
+        size: (height, width), pixels.
+        marks: at most one mark of each object, once ``settled``.
+    """
+
+    name: str
+    size: tuple[int, int]
+    marks: tuple[Mark, ...] = ()
+
+    @property
+    def stamp_ns(self) -> int:
+        """Stamp of the image, nanoseconds.
+
+        Raises:
+            TruthError: the name does not say it.
+        """
+        found = _NAME.fullmatch(self.name)
+        if found is None:
+            raise TruthError(
+                f"{self.name!r:.200} is no name that x2sam label gave an image, such as 000012_1700000000123456.jpg; "
+                "correct the images of an export, and keep their names"
+            )
+        return int(found[1])
+
+
+def image_name(number: int, stamp_ns: int) -> str:
+    """Return the name of an image's file, which all tools keep: its place in the export, and its stamp."""
+    return f"{number:06d}_{stamp_ns}.jpg"
+
+
+def read_published(path: Path, mask_topic: str | None = None) -> dict[int, MarkedImage]:
+    """Read the masks that a node or a replay published, by the stamps of their images.
+
+    Targets without a mask on an image are not marked there. An object has the name that it had last.
+
+    Args:
+        path: bag with TrackedMaskArray messages.
+        mask_topic: which of them; None takes the only topic that has any.
+
+    Raises:
+        BagError: no bag, or damaged from its start.
+        TruthError: no such topic, several, or a message that is damaged or has the stamp of another.
+    """
+    storage = open_storage(path)
+    topic = _mask_topic(storage, path, mask_topic)
+    found: dict[int, MarkedImage] = {}
+    names: dict[int, str] = {}
+    for number, data in enumerate(storage.messages(topic, Problems())):
+        try:
+            result = read_tracked_mask_array(message_types().deserialize_cdr(data, topic.msgtype))
+        except Exception as error:  # generated code over damaged bytes fails in any way
+            raise TruthError(f"{path}: message {number} of {topic.name} is damaged ({told(error)})") from error
+        if result.stamp_ns in found:
+            raise TruthError(
+                f"{path}: message {number} of {topic.name} has the stamp of an earlier one, {result.stamp_ns} ns, so "
+                "that nobody can tell which image it belongs to; give a recording of one pass over one camera"
+            )
+        names |= {int(i): label or UNNAMED for i, label in zip(result.target_ids, result.labels)}
+        seen = [row for row in range(len(result.masks)) if result.masks[row].any()]
+        marks = [Mark(result.labels[row], encode_rle(result.masks[row]), int(result.target_ids[row])) for row in seen]
+        found[result.stamp_ns] = MarkedImage("", result.image_size, tuple(marks))
+    return {
+        stamp: replace(image, marks=tuple(replace(mark, label=names[mark.object_id]) for mark in image.marks))
+        for stamp, image in found.items()
+    }
+
+
+def _mask_topic(storage: Storage, path: Path, wanted: str | None) -> Topic:
+    topics = [topic for topic in storage.topics if topic.msgtype == MASK_ARRAY_TYPE and topic.num_messages != 0]
+    chosen = [topic for topic in topics if wanted is None or topic.name.lstrip("/") == wanted.lstrip("/")]
+    if len(chosen) != 1:
+        listed = ", ".join(sorted(topic.name for topic in topics)) or "none"
+        raise TruthError(
+            f"{path}: which topic has the masks? Those of type {MASK_ARRAY_TYPE}: {listed}; choose one, or record the "
+            "node's ~/masks"
+        )
+    return chosen[0]
+
+
+def export_images(source: FrameSource, published: dict[int, MarkedImage], folder: Path) -> list[MarkedImage]:
+    """Write the pictures of a recording that have published masks, and return them with their masks.
+
+    Args:
+        source: the recording; its stride says how many pictures a person gets to correct.
+        published: what was published about it, by stamp.
+        folder: gets the pictures in ``IMAGES_FOLDER``.
+
+    Raises:
+        BagError: not one image could be read.
+        TruthError: no image has masks, two have the same stamp, or masks have another size than their image.
+    """
+    (folder / IMAGES_FOLDER).mkdir(parents=True, exist_ok=True)
+    images: list[MarkedImage] = []
+    done: set[int] = set()
+    first = None
+    for frame in source:
+        first = frame.stamp_ns if first is None else first
+        image = published.get(frame.stamp_ns)
+        if image is None:
+            continue
+        _check_size(image.size, frame, source.name)
+        if frame.stamp_ns in done:
+            raise TruthError(f"{source.name}: two images have the stamp {frame.stamp_ns} ns; record them with stamps")
+        done.add(frame.stamp_ns)
+        images.append(replace(image, name=image_name(len(images), frame.stamp_ns)))
+        write_image(folder / IMAGES_FOLDER / images[-1].name, frame.image)
+    if not images:
+        raise TruthError(
+            f"{source.name}: none of its images has masks; the first stamps are {first} and "
+            f"{next(iter(published), None)} ns; give the masks that were published about this recording"
+        )
+    return images
+
+
+def _check_size(size: tuple[int, int], frame: Frame, where: str) -> None:
+    if size != frame.size:
+        raise TruthError(
+            f"{where}: image {frame.frame_index} is {frame.size[1]}x{frame.size[0]}, its masks {size[1]}x{size[0]}; "
+            "give masks and images of one camera in one size"
+        )
+
+
+class Labelled(NamedTuple):
+    """Images whose marks all have a number, and the name of each object."""
+
+    images: tuple[MarkedImage, ...]
+    names: dict[int, str]
+
+
+def settled(images: Iterable[MarkedImage]) -> Labelled:
+    """Give every mark the number of its object.
+
+    Marks with a number keep it. Of the others those of one track are one object, and so are those of one label, which
+    an image may then have only once. Several marks of one object on one image are one mark.
+
+    Raises:
+        TruthError: two marks of a label without numbers on one image, an object of two names, or a number that no pixel
+            can have.
+    """
+    images = tuple(images)
+    used = {mark.object_id for image in images for mark in image.marks}
+    free = (number for number in range(1, MAX_OBJECT_ID + 1) if number not in used)
+    new: dict[tuple[str, str], int] = {}
+    names: dict[int, str] = {}
+    found = []
+    for image in images:
+        _check_loose(image)
+        joined: dict[int, BoolArray] = {}
+        for mark in image.marks:
+            if not 0 <= mark.object_id <= MAX_OBJECT_ID:
+                raise TruthError(f"{image.name}: object {mark.object_id} is none; numbers go from 1 to {MAX_OBJECT_ID}")
+            key = ("track", mark.track) if mark.track else ("label", mark.label)
+            number = mark.object_id or new.get(key) or next(free, 0)
+            if not number:
+                raise TruthError(f"{image.name}: more than {MAX_OBJECT_ID} objects; a label image holds no more")
+            if not mark.object_id:
+                new[key] = number
+            name = names.setdefault(number, mark.label)
+            if name != mark.label:
+                raise TruthError(
+                    f"{image.name}: object {number} is called {mark.label!r} here and {name!r} on an earlier image; "
+                    "give it one name, or another object_id"
+                )
+            mask = decode_rle(mark.runs, *image.size)
+            joined[number] = joined[number] | mask if number in joined else mask
+        kept = {number: mask for number, mask in joined.items() if mask.any()}
+        marks = tuple(Mark(names[number], encode_rle(mask), number) for number, mask in sorted(kept.items()))
+        found.append(replace(image, marks=marks))
+    return Labelled(tuple(found), dict(sorted(names.items())))
+
+
+def _check_loose(image: MarkedImage) -> None:
+    loose = Counter(mark.label for mark in image.marks if not mark.object_id and not mark.track)
+    for label, count in loose.items():
+        if count > 1:
+            raise TruthError(
+                f"{image.name}: {count} masks are called {label!r} and do not say which object they are of; give each "
+                "an object_id, the same on every image"
+            )
+
+
+class Written(NamedTuple):
+    """What a bag with ground truth holds: images, those that are annotated, and those on which objects overlap."""
+
+    images: int
+    annotated: int
+    overlapping: int
+
+
+def write_truth(
+    labelled: Labelled, source: FrameSource, out: Path, on_frame: Callable[[], None] = lambda: None
+) -> Written:
+    """Write a recording with its corrected masks as a bag that training and evaluation read.
+
+    ``CAMERA_TOPIC`` has every image, without loss; ``LABEL_TOPIC`` a label image of the same stamp for each one that is
+    annotated; ``INFO_TOPIC`` what the values are called. Where objects overlap the smaller one is on top.
+
+    Args:
+        labelled: what was corrected.
+        source: the recording that it was exported from.
+        out: a file name that ends in .mcap.
+        on_frame: called after each image.
+
+    Raises:
+        TruthError: nothing is marked, an annotated image is not in the recording, or has another size there.
+        BagError, ConfigError: the recording cannot be read, or the file cannot be written.
+    """
+    if not labelled.names:
+        raise TruthError(f"none of the {len(labelled.images)} annotated images has a mask; correct at least one")
+    waiting = {image.stamp_ns: image for image in labelled.images}
+    if len(waiting) < len(labelled.images):
+        raise TruthError("two annotated images have the same stamp; keep each image of an export once")
+    topics = {CAMERA_TOPIC: COMPRESSED_TYPE, LABEL_TOPIC: IMAGE_TYPE, INFO_TOPIC: LABEL_INFO_TYPE}
+    count = overlapping = 0
+    with McapFile(out, topics) as bag, _all_or_nothing(out):
+        for frame in source:
+            header = header_fields(frame.stamp_ns, frame.frame_id)
+            if count == 0:
+                values = np.array(list(labelled.names), np.uint32)
+                info = {"header": header, "values": values, "labels": list(labelled.names.values())}
+                bag.add(INFO_TOPIC, frame.stamp_ns, info)
+            picture = {"header": header, "format": "png", "data": _png(frame.image)}
+            bag.add(CAMERA_TOPIC, frame.stamp_ns, picture)
+            image = waiting.pop(frame.stamp_ns, None)
+            if image is not None:
+                _check_size(image.size, frame, source.name)
+                labels, overlaps = _painted(image, max(labelled.names))
+                encoding = "mono8" if labels.dtype == np.uint8 else "16UC1"
+                bag.add(LABEL_TOPIC, frame.stamp_ns, image_fields(frame.stamp_ns, frame.frame_id, encoding, labels))
+                overlapping += overlaps
+            count += 1
+            on_frame()
+        if waiting:
+            missing = next(iter(waiting.values())).name
+            raise TruthError(
+                f"{source.name}: {len(waiting)} of {len(labelled.images)} annotated images are not in it, the first is "
+                f"{missing}; give the recording that they were exported from"
+            )
+    return Written(count, len(labelled.images), overlapping)
+
+
+@contextmanager
+def _all_or_nothing(out: Path) -> Iterator[None]:
+    """Turn an interruption, after which a bag is kept as far as it got, into an error: half the truth looks whole."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise TruthError(f"stopped; {out} was not written") from error
+
+
+def _painted(image: MarkedImage, highest: int) -> tuple[npt.NDArray[Any], bool]:
+    """Return the label image, uint8 or uint16 (H, W), and whether masks overlap."""
+    masks = {mark.object_id: decode_rle(mark.runs, *image.size) for mark in image.marks}
+    labels: npt.NDArray[Any] = np.zeros(image.size, np.uint8 if highest < 256 else np.uint16)
+    for object_id in sorted(masks, key=lambda number: -int(masks[number].sum())):
+        labels[masks[object_id]] = object_id
+    return labels, bool(np.count_nonzero(labels) < sum(int(mask.sum()) for mask in masks.values()))
+
+
+def _png(image: Uint8Array) -> Uint8Array:
+    packed: Uint8Array = np.asarray(cv2.imencode(".png", image[:, :, ::-1], _PNG_LEVEL)[1], np.uint8).reshape(-1)
+    return packed
+
+
+def label_names(images: Sequence[MarkedImage]) -> tuple[str, ...]:
+    """Return what is marked on images, each name once, in the order of appearance."""
+    return tuple(dict.fromkeys(mark.label for image in images for mark in image.marks))
+
+
+def checked_size(height: Any, width: Any, where: str) -> tuple[int, int]:
+    """Return the (height, width) that a file says an image has.
+
+    Raises:
+        TruthError: no image has it.
+        ValueError, TypeError: they are no numbers.
+    """
+    size = int(height), int(width)
+    if min(size) < 1 or size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise TruthError(f"{where}: an image of {size[1]}x{size[0]} pixels is none; export the annotations again")
+    return size
+
+
+def runs_of(mask: BoolArray, size: tuple[int, int], where: str) -> Counts:
+    """Return a mask that a file holds as runs of its image.
+
+    Raises:
+        TruthError: it has another size, or no pixel; the annotation is named.
+    """
+    if mask.shape != size:
+        raise TruthError(f"{where}: its mask is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}")
+    if not mask.any():
+        raise TruthError(f"{where}: its mask has no pixel; delete it, or draw it")
+    return encode_rle(mask)

@@ -1,0 +1,152 @@
+"""A joint run as a file: which stage, how long, from which sources."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+from accelerate import PartialState
+from accelerate.utils import set_seed
+from rich.console import Console
+
+from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.errors import ConfigError
+from x2sam_ros.training.data.joint import JointSettings, JointSources
+from x2sam_ros.training.data.sources import SourceConfig
+from x2sam_ros.training.held_out import HeldOut
+from x2sam_ros.training.joint import JointTrainer
+from x2sam_ros.training.ledger import Ledger
+from x2sam_ros.training.lora import LoraSettings
+from x2sam_ros.training.objectives import AgnosticLoss, JointLoss
+from x2sam_ros.training.recipe import STAGES, Recipe
+from x2sam_ros.training.settings import filled, named
+
+_SECTIONS = ("stage", "steps", "recipe", "data", "sources", "held_out")
+_HELD_OUT_BATCHES = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A joint run.
+
+    Args:
+        stage: see ``recipe.STAGES``.
+        recipe: what learns, and how.
+        settings: how the sources are joined.
+        sources: what it learns from.
+        held_out: what it is scored on meanwhile; none for ().
+        held_out_batches: how many batches of that.
+    """
+
+    stage: str
+    recipe: Recipe
+    settings: JointSettings
+    sources: tuple[SourceConfig, ...]
+    held_out: tuple[SourceConfig, ...] = ()
+    held_out_batches: int = _HELD_OUT_BATCHES
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a YAML file with ``stage``, ``steps`` and ``sources``, and if wanted ``recipe``, ``data`` and ``held_out``.
+
+    Paths of sources are relative to the file. Without ``epochs`` the sources come as often as the steps need.
+    ``held_out`` has ``sources`` of its own and, if wanted, ``batches``, how many of them are scored.
+
+    Raises:
+        ConfigError: the file cannot be read, a section is missing, or a setting is unknown or makes no sense.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read the plan {path}: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict) or not {"stage", "steps", "sources"} <= content.keys() <= {*_SECTIONS}:
+        raise ConfigError(
+            f"the plan {path} needs stage, steps and sources, may have recipe, data and held_out, and nothing else"
+        )
+    stage, steps = content["stage"], content["steps"]
+    if not isinstance(stage, str) or stage not in STAGES:
+        raise ConfigError(f"{path}: stage is {stage!r}, expected one of {', '.join(STAGES)}")
+    held_out = named(content.get("held_out", {"sources": None}), f"{path}: held_out")
+    if not {"sources"} <= held_out.keys() <= {"sources", "batches"}:
+        raise ConfigError(f"{path}: held_out needs sources, may have batches, and nothing else")
+    return Plan(
+        stage,
+        _recipe(STAGES[stage](_count(steps, f"{path}: steps")), content.get("recipe") or {}, f"{path}: recipe"),
+        filled(JointSettings(epochs=steps), content.get("data") or {}, f"{path}: data"),
+        _sources(content["sources"], f"{path}: ", path),
+        _sources(held_out["sources"], f"{path}: held_out: ", path) if "held_out" in content else (),
+        _count(held_out.get("batches", _HELD_OUT_BATCHES), f"{path}: held_out: batches"),
+    )
+
+
+def train_plan(plan: Plan, weights: str, folder: Path, console: Console, dtype: str, cpu: bool) -> Ledger:
+    """Train by a plan, from where ``folder`` was left; see `JointTrainer`.
+
+    Args:
+        plan: the run.
+        weights: checkpoint to start from.
+        folder: for everything that is written.
+        console: for progress.
+        dtype: of the weights that rest.
+        cpu: whether to leave a GPU alone.
+    """
+    processes = PartialState(cpu=cpu)
+    model = load_model(weights, dtype=dtype)
+    rank, world = processes.process_index, processes.num_processes
+    sources = JointSources(plan.sources, model.config, model.tokenizer, plan.settings, rank, world)
+    if processes.is_main_process:
+        sources.tell(console)
+    set_seed(plan.recipe.seed)  # of the first stage's head
+    loss = (AgnosticLoss if plan.stage == "segmentor" else JointLoss)(model, plan.recipe)
+    held_out = None
+    if plan.held_out:
+        # one batch after the other, asked as the node asks
+        settings = replace(plan.settings, epochs=1, parts={}, canonical_share=1.0, workers=0)
+        scored = JointSources(plan.held_out, model.config, model.tokenizer, settings, rank, world)
+        _check_held_out(sources, scored)
+        held_out = HeldOut(scored, plan.held_out_batches)
+    return JointTrainer(loss, plan.recipe, sources, folder, model.identity, cpu, held_out).run(console)
+
+
+def _check_held_out(learnt: JointSources, scored: JointSources) -> None:
+    """Raise ConfigError where a held-out source shares samples with one that is learnt from."""
+    for theirs in scored.sources:
+        for ours in learnt.sources:
+            start, end = (edge(ours.config.span[i], theirs.config.span[i]) for i, edge in enumerate((max, min)))
+            if theirs.fingerprint == ours.fingerprint and start < end:
+                raise ConfigError(
+                    f"{theirs.name} is to be held out, but {ours.name} has the same annotations and is learnt from; "
+                    "take another split, or give each a span of its own, such as [0.0, 0.9] and [0.9, 1.0]"
+                )
+
+
+def _recipe(start: Recipe, changes: Any, where: str) -> Recipe:
+    given = dict(named(changes, where))
+    if "steps" in given:
+        raise ConfigError(f"{where} has steps; they belong to the plan itself")
+    if "rates" in given:
+        given["rates"] = [*named(given["rates"], f"{where}: rates").items()]
+    if given.get("lora") is not None and start.lora is None:
+        start = replace(start, lora=LoraSettings())
+    return filled(start, given, where)
+
+
+def _sources(rows: Any, where: str, path: Path) -> tuple[SourceConfig, ...]:
+    if not isinstance(rows, list) or not rows:
+        raise ConfigError(f"{where}sources is {rows!r}, expected a list of at least one")
+    return tuple(_source(row, f"{where}source {number}", path) for number, row in enumerate(rows, 1))
+
+
+def _source(row: Any, where: str, path: Path) -> SourceConfig:
+    if "path" not in named(row, where):
+        raise ConfigError(f"{where} has no path, expected that of a dataset")
+    made = filled(SourceConfig(""), row, where)
+    return replace(made, path=str(path.parent / made.path), media=str(path.parent / made.media) if made.media else "")
+
+
+def _count(value: Any, where: str) -> int:
+    if type(value) is not int or value < 1:
+        raise ConfigError(f"{where} is {value!r}, expected a whole number of at least 1")
+    return value

@@ -140,6 +140,19 @@ def test_true_memories_give_way_with_progress() -> None:
 
 
 @torch.no_grad()
+def test_words_are_taken_away_after_the_first_frame() -> None:
+    model = new_nano()
+    clips, found = seen(model), []
+    clips = replace(clips, remembered=torch.arange(len(clips.remembered)) % 2 == 0)
+    for share in (0.0, 1.0):
+        torch.manual_seed(0)
+        found.append(memory_loss(model, clips, replace(CONFIG, text_dropout=share), 0.0, head(model)))
+    assert torch.equal(found[0]["alone"], found[1]["alone"])
+    assert torch.equal(found[0]["recollection"], found[1]["recollection"]), "true memories: the maps stay"
+    assert not torch.equal(found[0]["segmentation"], found[1]["segmentation"])
+
+
+@torch.no_grad()
 def test_twins_are_meant_in_turn_by_the_same_words() -> None:
     model = new_nano()
     (pair,) = twins(1, preset("nano"), nano_tokenizer(), frames=3)

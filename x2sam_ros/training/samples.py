@@ -82,6 +82,7 @@ class Plan:
         prompts: N prompts for masks, those of a clip side by side.
         texts: questions for words alone, as many for each clip.
         view: how the language side is shown the clips.
+        seeds: the clips', for messages.
     """
 
     scenes: Scenes
@@ -90,6 +91,7 @@ class Plan:
     prompts: list[PromptSample]
     texts: list[Conversation]
     view: LanguageView
+    seeds: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Plan:
         """Have it drawn by torch on a device."""
@@ -145,13 +147,14 @@ class SceneBatches(Dataset[Batch]):
         frames = self.shape.frames if whole_clip or self.phase != "words" else 1
         if self.phase == "memory" and 3 * step < self.shape.steps:
             frames = 2  # one memory, always told the truth, is learnt to be read before a chain of them is
-        layouts, strides = zip(*(self._layout(rng, side, width / height, frames) for _ in range(self.shape.clips)))
+        drawn = (self._layout(rng, side, width / height, frames) for _ in range(self.shape.clips))
+        layouts, strides, seeds = zip(*drawn)
         view = LanguageView.of(height, width, frames if whole_clip else None, self.model.language)
         asked = self.shape.prompts or self.shape.texts
         clips = [sketch(layout) for layout in layouts if asked]
         prompts = [p for clip in clips for p in self._prompts(clip, rng, view.media)]
         texts = [t for clip in clips for t in self.maker.texts(clip, rng, self.shape.texts, view.media)]
-        return Plan(layouts, Things.of(layouts), strides, prompts, texts, view)
+        return Plan(layouts, Things.of(layouts), strides, prompts, texts, view, seeds)
 
     def _prompts(self, clip: Clip, rng: np.random.Generator, media: Media) -> list[PromptSample]:
         """Draw the prompts for masks; in the memory phase most of them are for the memory to decide."""
@@ -163,14 +166,14 @@ class SceneBatches(Dataset[Batch]):
         samples = [sample for sample in drawn if sample is not None]
         return [*samples, *self.maker.prompts(clip, rng, count - len(samples), media)]
 
-    def _layout(self, rng: np.random.Generator, side: int, aspect: float, frames: int) -> tuple[Layout, int]:
-        """Choose a clip; return it and how many camera frames lie between two of its frames."""
+    def _layout(self, rng: np.random.Generator, side: int, aspect: float, frames: int) -> tuple[Layout, int, int]:
+        """Choose a clip; return it, how many camera frames lie between two of its frames, and its seed."""
         seed = int(rng.integers(*self.seeds))
         stride = int(rng.integers(1, self.shape.max_stride + 1))
         odds = self.config.memory_kind_odds if self.phase == "memory" else self.config.kind_odds
         kind = str(rng.choice(KINDS, p=odds)) if frames > 1 else _still_kind(rng)
         layout = lay_out(seed, (frames - 1) * stride + 1, side, side, kind=kind, aspect=aspect)
-        return layout.every(stride), stride
+        return layout.every(stride), stride, seed
 
 
 def _still_kind(rng: np.random.Generator) -> str:

@@ -3,32 +3,35 @@
 Runs start from the same weights: a segmentor that was never trained between the shipped mask encoder and the shipped
 language model, as in the published recipe, whose vision tower, language model and mask encoder were trained before.
 The joint run sees the very batches of both separate runs. "Images, then clips" is the other way to one network for
-both: the images' run, trained on by the clips. Held-out cases are the same for all, so that differences have standard
-errors of their own.
+both: the images' run, trained on by the clips. Held-out scenes are the same for all, so that differences have standard
+errors of their own. Prompts of one scene share its luck: a scene counts once, with the mean of its prompts, and with
+several seeds of training with the mean over these; the errors between seeds stand beside.
 
 Stopped by --minutes or Ctrl-C, the same command goes on; without --minutes it ends with the tables.
 """
 
 from __future__ import annotations
 
-import json
-import signal
-from collections.abc import Callable, Iterator, Sequence
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from functools import lru_cache, partial
+from itertools import count, islice
 from pathlib import Path
-from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
+from pieces import Notes, mean_and_error, minutes, network, stop_after
 from rich.console import Console
-from scene_cases import clip_cases, image_cases
+from scene_cases import HELD_OUT_SEED, cases_of_clip, cases_of_image
 from tables import arguments, hardware_line, number, print_table, printed_into
 
 from x2sam_ros.checkpoint.load import build_model, load_model, save_model
 from x2sam_ros.config import PhaseConfig, TrainConfig
 from x2sam_ros.engine.session import Session
 from x2sam_ros.evaluation.generated import Case, evaluate_case
+from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.feed import SceneSource, SceneSources
 from x2sam_ros.training.initialise import initialise
 from x2sam_ros.training.joint import JointTrainer
@@ -45,9 +48,9 @@ CLIPS = PhaseConfig(steps=0, clips=4, prompts=2, learning_rate=0.0, frames=4, ma
 """A step's batch; how many there are, and at which rate, the runs say."""
 
 RATE = 1.5e-3
-LEDGER = "ledger.json"
-COST_HEADER = ("run", "steps", "pictures", "clips", "frames", "hours", "processor hours", "waiting")
-SCORE_HEADER = ("run", *(f"{x}" for media in ("images", "clips") for x in (f"J of {media}", "±", "both - run", "±")))
+RESULTS = "results.jsonl"
+COST_HEADER = ("run", "steps", "pictures", "clips", "frames", "hours", "processor hours", "waiting", "saved")
+SCORE_HEADER = ("run", *(f"{x}{e}" for x in ("J", "both - run") for e in ("", ", ± scenes", ", ± seeds")))
 SEPARATE, CHAINED, JOINT, FEWER = "images and clips apart", "images, then clips", "both", "both, fewer"
 
 
@@ -92,11 +95,13 @@ def write_start(model: str, folder: Path, seed: int) -> None:
     for name, tensor in made.state_dict().items():
         if name.startswith(KEPT) or not name.startswith(FRESH):
             drawn[name].copy_(tensor)
-    save_model(fresh, folder)
+    partial_folder = folder.with_name(f"{folder.name}.partial")  # whoever stops it now finds no half of it later
+    save_model(fresh, partial_folder)
+    partial_folder.rename(folder)
 
 
-def train(run: Run, origin: Path, folder: Path, scenes: TrainConfig, device: str, workers: int) -> None:
-    """Train a run to its end; the folder then has weights."""
+def train(run: Run, origin: Path, folder: Path, scenes: TrainConfig, device: str, workers: int) -> dict[str, Any]:
+    """Train a run to its end, so that the folder has weights; return the state of its ledger."""
     model = load_model(origin)
     steps = sum(run.steps.values())
     recipe = Recipe.joint(
@@ -121,105 +126,146 @@ def train(run: Run, origin: Path, folder: Path, scenes: TrainConfig, device: str
         workers,
     )
     trainer = JointTrainer(JointLoss(model, recipe), recipe, sources, folder, model.identity, cpu=device == "cpu")
-    ledger = trainer.run(Console(stderr=True))
-    (folder / LEDGER).write_text(json.dumps(ledger.state()) + "\n", encoding="utf-8")
+    return trainer.run(Console(stderr=True)).state()
 
 
-def score(folder: Path, cases: dict[str, Callable[[], Iterator[Case]]], device: str) -> dict[str, list[float]]:
-    """Return J of each case by media, noted in the folder one by one."""
-    file = folder / "scores.json"
-    found: dict[str, list[float]] = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
-    model = load_model(folder / "weights", device)
-    for media, make in cases.items():
-        values = found.setdefault(media, [])
-        for case in islice(make(), len(values), None):
-            values.append(float(evaluate_case(Session(model), case).j.mean()))
-            file.write_text(json.dumps(found), encoding="utf-8")
-    return found
+def scene_score(load: Callable[[], X2SAM], cases: Callable[[int], Iterable[Case]], seed: int) -> float | None:
+    """Return the mean J of the prompts on the scene of a seed; None where there are none."""
+    found = [float(evaluate_case(Session(load()), case).j.mean()) for case in cases(seed)]
+    return float(np.mean(found)) if found else None
 
 
-def mean_and_error(values: np.ndarray) -> tuple[str, str]:
-    """Return a mean and its standard error."""
-    return number(float(values.mean())), number(float(values.std(ddof=1) / np.sqrt(len(values))))
+def scene_scores(
+    notes: Notes, name: str, load: Callable[[], X2SAM], cases: Callable[[int], Iterable[Case]], wanted: int
+) -> list[float]:
+    """Return the mean J of each of ``wanted`` held-out scenes; ``name`` is what they are noted under."""
+    found = (notes.of(f"{name}, {seed}", partial(scene_score, load, cases, seed)) for seed in count(HELD_OUT_SEED))
+    return list(islice((value for value in found if value is not None), wanted))
 
 
-def cost_row(name: str, ledgers: Sequence[Ledger]) -> tuple[str, ...]:
-    """Return what one network cost, trained in one run or in several."""
+def pictures(seed: int) -> Iterator[Case]:
+    """Yield the cases of the picture of a seed."""
+    return (case for case in cases_of_image(seed, IMAGE_PROMPTS) if case.kind in IMAGE_PROMPTS)
+
+
+def worked(ledgers: Sequence[Ledger], device: str) -> float:
+    """Return seconds of work: of processors on a CPU, which others may use too, of the device elsewhere."""
+    kind = "processor_seconds" if device == "cpu" else "device_seconds"
+    return sum(getattr(ledger.total, kind) for ledger in ledgers)
+
+
+def cost_row(name: str, ledgers: Sequence[Ledger], seeds: int, saved: float) -> tuple[str, ...]:
+    """Return what one network cost, trained in one run or in several.
+
+    Args:
+        name: of the row.
+        ledgers: of its runs, of all seeds.
+        seeds: how many seeds they are of; costs are those of one.
+        saved: share of the work that it saves.
+    """
     accounts = [(media, account) for ledger in ledgers for media, account in ledger.accounts.items()]
     samples = (sum(a.samples for media, a in accounts if media == wanted) for wanted in ("image", "video"))
     totals = [ledger.total for ledger in ledgers]
-    seconds, worked, waited = (
+    seconds, processor, waited = (
         sum(getattr(total, f"{what}_seconds") for total in totals) for what in ("device", "processor", "waiting")
     )
     counts = (sum(t.steps for t in totals), *samples, sum(t.frames for t in totals))
-    hours = (number(seconds / 3600), number(worked / 3600), f"{waited / seconds:.0%}")
-    return (name, *(f"{count:,}" for count in counts), *hours)
+    hours = (number(x / 3600 / seeds) for x in (seconds, processor))
+    shares = (f"{waited / seconds:.0%}", f"{saved:.1%}")
+    return (name, *(f"{n // seeds:,}" for n in counts), *hours, *shares)
 
 
-def score_row(name: str, own: dict[str, list[float]], joint: dict[str, list[float]]) -> tuple[str, ...]:
-    """Return a run's scores, and by how much the joint run's are better on the same cases."""
+def score_row(name: str, own: Sequence[Sequence[float]], joint: Sequence[Sequence[float]]) -> tuple[str, ...]:
+    """Return a run's mean over scenes and seeds, and by how much the joint run's is better on the same ones.
+
+    Args:
+        name: of the run.
+        own: J of each scene, for each seed of training.
+        joint: the same of the joint run.
+    """
+    values = np.array(own)
     row = [name]
-    for media in joint:
-        values = np.array(own[media])
-        row += [*mean_and_error(values), *mean_and_error(np.array(joint[media]) - values)]
+    for x in (values, np.array(joint) - values):
+        row += [number(v) for v in (*mean_and_error(x.mean(axis=0)), mean_and_error(x.mean(axis=1))[1])]
     return tuple(row)
 
 
-def stop_after(minutes: float) -> None:
-    """Have this process stop as Ctrl-C would."""
+@dataclass(frozen=True)
+class Comparison:
+    """What is known of all runs.
 
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise SystemExit("time is up; the same command goes on")
+    Args:
+        ledgers: of each run, for each seed.
+        scores: by media and run, J of each scene, for each seed.
+    """
 
-    signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, 60 * minutes)
+    ledgers: Mapping[str, Sequence[Ledger]]
+    scores: Mapping[str, Mapping[str, Sequence[Sequence[float]]]]
+
+    def print(self, device: str, markdown: bool) -> None:
+        """Print the tables."""
+        parts = {SEPARATE: ("images", "clips"), CHAINED: ("images", CHAINED), JOINT: (JOINT,), FEWER: (FEWER,)}
+        costs = {
+            n: [x for run in r for x in self.ledgers[run]] for n, r in parts.items() if {*r} <= self.ledgers.keys()
+        }
+        apart, seeds = worked(costs[SEPARATE], device), len(self.ledgers[JOINT])
+        rows = [cost_row(name, found, seeds, 1 - worked(found, device) / apart) for name, found in costs.items()]
+        print_table("What one network for both, or one for each, cost", COST_HEADER, rows, markdown)
+        for media, runs_of in self.scores.items():
+            rows = [score_row(name, own, runs_of[JOINT]) for name, own in runs_of.items()]
+            print_table(f"Held-out scenes: {media}", SCORE_HEADER, rows, markdown)
+
+
+def compare(options: argparse.Namespace, notes: Notes) -> Comparison:
+    """Train what is not trained, and score what is not scored."""
+    cases: dict[str, tuple[Callable[[int], Iterable[Case]], int]] = {
+        "images": (pictures, options.image_scenes),
+        "clips": (
+            partial(cases_of_clip, scene_kind="plain", prompt_kinds=CLIP_PROMPTS, num_frames=options.frames),
+            options.clip_scenes,
+        ),
+    }
+    planned = runs(options.images, options.clips, options.fewer)
+    ledgers: dict[str, list[Ledger]] = {run.name: [] for run in planned}
+    scores: dict[str, dict[str, list[list[float]]]] = {media: {run.name: [] for run in planned} for media in cases}
+    for seed in options.seeds:
+        scenes = TrainConfig(seed=seed, image=PICTURES, video=CLIPS, text_weight=1.0)
+        home = options.out / f"seed-{seed}"
+        write_start(options.model, home / "start", seed)
+        for run in planned:
+            name, folder = f"seed {seed}, {run.name}", home / run.folder
+            origin = home / (f"{run.after}/weights" if run.after else "start")
+            work = partial(train, run, origin, folder, scenes, options.device, options.workers)
+            ledger = Ledger(options.device)
+            ledger.restore(notes.of(f"{name}, cost", work))
+            ledgers[run.name].append(ledger)
+            load = lru_cache(partial(load_model, folder / "weights", options.device))
+            for media, (make, wanted) in cases.items():
+                scores[media][run.name].append(scene_scores(notes, f"{name}, {media}", load, make, wanted))
+    return Comparison(ledgers, scores)
 
 
 def main() -> None:
     """Train what is not trained, score what is not scored, and print the tables."""
     parser = arguments(__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs; kept, the same command goes on")
     parser.add_argument("--images", type=int, default=200, help="steps on pictures")
     parser.add_argument("--clips", type=int, default=80, help="steps on clips")
     parser.add_argument("--fewer", type=float, default=0.635, help="share of a shorter joint run's steps; 0: none")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--image-cases", type=int, default=60, help="held-out images of each kind")
-    parser.add_argument("--clip-cases", type=int, default=30, help="held-out clips of each kind")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training; each repeats all runs")
+    parser.add_argument("--image-scenes", type=int, default=100, help="held-out pictures")
+    parser.add_argument("--clip-scenes", type=int, default=40, help="held-out clips")
     parser.add_argument("--frames", type=int, default=16, help="length of the held-out clips")
-    parser.add_argument("--minutes", type=float, default=0.0, help="stop after so long; 0 goes to the end")
     parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes ahead")
+    minutes(parser)
     options = parser.parse_args()
-    if options.minutes:
-        stop_after(options.minutes)
-    scenes = TrainConfig(seed=options.seed, image=PICTURES, video=CLIPS, text_weight=1.0)
-    cases: dict[str, Callable[[], Iterator[Case]]] = {
-        "images": lambda: image_cases(options.image_cases, IMAGE_PROMPTS),
-        "clips": lambda: chain.from_iterable(
-            clip_cases("plain", kind, options.clip_cases, options.frames) for kind in CLIP_PROMPTS
-        ),
-    }
-    write_start(options.model, options.out / "start", options.seed)
-    ledgers, scores = {}, {}
-    for run in runs(options.images, options.clips, options.fewer):
-        folder = options.out / run.folder
-        if not (folder / LEDGER).exists():
-            origin = options.out / (f"{run.after}/weights" if run.after else "start")
-            train(run, origin, folder, scenes, options.device, options.workers)
-        ledgers[run.name] = Ledger(options.device)
-        ledgers[run.name].restore(json.loads((folder / LEDGER).read_text(encoding="utf-8")))
-        scores[run.name] = score(folder, cases, options.device)
-    markdown = options.markdown or bool(options.into)
+    stop_after(options.minutes)
+    same = {name: getattr(options, name) for name in ("images", "clips", "fewer", "frames")}
+    compared = compare(options, Notes(options.out / RESULTS, {**network(options), **same}))
     with printed_into(options.into, "joint-training"):
-        print(f"{options.model} with a fresh segmentor, seed {options.seed}: {hardware_line(options.device)}")
-        costs = {SEPARATE: ("images", "clips"), CHAINED: ("images", CHAINED), JOINT: (JOINT,), FEWER: (FEWER,)}
-        rows = [
-            cost_row(name, [ledgers[part] for part in parts])
-            for name, parts in costs.items()
-            if {*parts} <= ledgers.keys()
-        ]
-        print_table("What it cost", COST_HEADER, rows, markdown)
-        rows = [score_row(name, own, scores[JOINT]) for name, own in scores.items()]
-        print_table("Held-out scenes", SCORE_HEADER, rows, markdown)
+        seeds = ", ".join(map(str, options.seeds))
+        print(f"{options.model} with a fresh segmentor, seeds {seeds}: {hardware_line(options.device)}")
+        compared.print(options.device, options.markdown or bool(options.into))
 
 
 if __name__ == "__main__":

@@ -4,47 +4,51 @@ Twins: one of two that look alike is meant, by words that fit both. Its true mas
 J of the query surest of the words, at the network's own resolution, with that memory and without any; each twin is
 meant once, so that without a memory nothing but luck remains.
 
-Occlusion: a target is hidden for at least ten frames among others of its colour, followed by a session as the node's.
-"Right afterwards" is the share of clips in which, five frames after half of the target is visible again, the mask has
-a J of 0.5 or more with it.
+Full occlusion: a board hides the target for at least ten frames in a row. The others have its colour and other shapes,
+or are copies of it, which only place and motion tell apart. A session as the node's follows it, prompted once, on the
+first frame. "Right" is a mask that covers the target with a J above 0.5 and no other object better: right before on the
+last frame that has 95 % of the target in sight, right afterwards on the first that has so again. "Without memory" asks
+a new session for the same words on that frame; "chance" chooses one of the objects in sight there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TypedDict
 
 import numpy as np
 import torch
-from scene_cases import HELD_OUT_SEED, UNIQUE_KINDS, as_prompt, first_visible
+from followed import Follower, settings
+from pieces import Notes, in_pieces, mean_and_error, stop_after
+from scene_cases import HEIGHT, HELD_OUT_SEED, WIDTH, prompt_for
 from tables import arguments, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
-from x2sam_ros.config import NodeConfig, SceneConfig
-from x2sam_ros.engine.session import Session
-from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS
-from x2sam_ros.evaluation.metrics.masks import region_similarity
+from x2sam_ros.config import NodeConfig
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.memory_use import MemoryUse, memory_use, twins
-from x2sam_ros.training.scenes import Clip, distinct, generate_clip, referring_phrases, region_prompt
-from x2sam_ros.types import Frame, Prompt, TextPrompt
+from x2sam_ros.training.samples import Batch
+from x2sam_ros.training.scenes import Clip
+from x2sam_ros.training.scenes.hiding import HIDDEN, lay_out_hidden
+from x2sam_ros.training.scenes.render import draw
+from x2sam_ros.types import BoolArray, FloatArray, Uint8Array
 
-HIDDEN = 10
-"""Frames in a row that show nothing of the target."""
+IN_SIGHT = 0.95
+"""Visible share of a target that is in sight as a whole."""
 
-AFTER = 5
-"""Frames from the target's return to the one that is judged."""
+LATER = 5
+"""Frames that are followed after the one that is judged; for looking into what went wrong."""
 
-NUM_FRAMES = 40
-HEIGHT, WIDTH = 480, 640
-SCENES = SceneConfig(min_objects=4, hidden_frames=(HIDDEN + 1.0, HIDDEN + 4.0), one_colour=True)
+RIGHT = 0.5
+KINDS = (("other shapes", "text"), ("other shapes", "point"), ("look-alikes", "point"))
+"""What the others are, and how the target is asked for; no words tell look-alikes apart."""
+
 TWINS_HEADER = ("twins", "prompts", "J with memory", "J without", "gain", "std error", "J with the other twin")
-OCCLUSION_HEADER = ("prompt", "clips", "right before", "right afterwards", "std error")
-
-
-def mean_and_error(values: np.ndarray) -> tuple[float, float]:
-    """Return the mean of what is no NaN, and its standard error."""
-    kept = values[~np.isnan(values)]
-    return float(kept.mean()), float(kept.std(ddof=1) / np.sqrt(len(kept))) if len(kept) > 1 else float("nan")
+HIDDEN_HEADER = (
+    *("others", "prompt", "clips", "right before", "right afterwards", "std error"),
+    *("without memory", "std error", "chance"),
+)
 
 
 def twin_rows(uses: list[MemoryUse]) -> list[tuple[str, ...]]:
@@ -61,66 +65,128 @@ def twin_rows(uses: list[MemoryUse]) -> list[tuple[str, ...]]:
     return rows
 
 
-def hidden_span(visible: np.ndarray) -> tuple[int, int] | None:
-    """Return the first frame that shows nothing and the first that shows half of the object again.
+@dataclass(frozen=True)
+class Passage:
+    """Frames of a clip: the last with the target in sight, the first and the last without, the first in sight again."""
+
+    before: int
+    gone: int
+    last: int
+    back: int
+
+    @classmethod
+    def of(cls, visible: FloatArray) -> Passage:
+        """Read the visible share of the target in each frame, float (T,).
+
+        Raises:
+            ValueError: it is not hidden once, for ``HIDDEN`` frames in a row, between frames that show it.
+        """
+        hidden, shown = np.flatnonzero(visible <= 0), np.flatnonzero(visible >= IN_SIGHT)
+        if len(hidden) < HIDDEN or np.any(np.diff(hidden) > 1):
+            raise ValueError(f"the target is hidden on frames {hidden.tolist()}, expected {HIDDEN} or more in a row")
+        gone, last = int(hidden[0]), int(hidden[-1])
+        before, after = shown[shown < gone], shown[shown > last]
+        if not len(before) or not len(after):
+            raise ValueError(
+                f"the target is in sight on frames {shown.tolist()}, expected some before and after {gone}"
+            )
+        return cls(int(before[-1]), gone, last, int(after[0]))
+
+
+def hidden_clip(seed: int, others: str) -> tuple[Clip, Passage]:
+    """Draw the clip of a seed, its target hidden; ``others`` is "other shapes" or "look-alikes"."""
+    clip = draw(lay_out_hidden(seed, HEIGHT, WIDTH, alike=others == "look-alikes"))
+    return clip, Passage.of(clip.visible[:, clip.target])
+
+
+def overlaps(mask: BoolArray, labels: Uint8Array, num_objects: int) -> FloatArray:
+    """Return the IoU of a mask with each object of a map of labels, (K,)."""
+    count = num_objects + 1
+    areas, shared = np.bincount(labels.ravel(), minlength=count), np.bincount(labels[mask], minlength=count)
+    return np.asarray((shared / np.maximum(areas + np.count_nonzero(mask) - shared, 1))[1:], np.float64)
+
+
+def is_right(found: FloatArray, target: int) -> bool:
+    """Tell whether a mask of these overlaps with the objects, (K,), is the target's."""
+    return bool(found[target] > RIGHT and found.argmax() == target)
+
+
+class Outcome(TypedDict):
+    """How a target was followed through its occlusion.
 
     Args:
-        visible: float (T,), the visible share of the object in each frame.
+        right_before, right_after: on `Passage`'s frames ``before`` and ``back``.
+        without_memory: the answer of a new session on ``back``; None where there are no words to ask by.
+        chance: of choosing it among the objects that are in sight on ``back``.
+        target, other: IoU with the target in each frame, and the highest with another object.
+        passage: the frames.
     """
-    gone = np.flatnonzero(visible < 0.01)
-    if not len(gone):
-        return None
-    back = np.flatnonzero((np.arange(len(visible)) > gone[0]) & (visible >= 0.5))
-    if not len(back) or back[0] + AFTER >= len(visible) or (visible[gone[0] : back[0]] < 0.01).sum() < HIDDEN:
-        return None
-    return int(gone[0]), int(back[0])
+
+    right_before: bool
+    right_after: bool
+    without_memory: bool | None
+    chance: float
+    target: list[float]
+    other: list[float]
+    passage: dict[str, int]
 
 
-def occluded(count: int, prompt_kind: str) -> Iterator[tuple[Clip, Prompt, int, int]]:
-    """Yield held-out clips whose target is hidden, its prompt for the first frame, and `hidden_span`."""
-    seed, made = HELD_OUT_SEED, 0
-    while made < count:
-        rng = np.random.default_rng(seed)
-        sketch = generate_clip(seed, NUM_FRAMES, HEIGHT // 10, WIDTH // 10, SCENES, kind="occlusion")
-        span = hidden_span(sketch.visible[:, sketch.target])
-        if span and distinct(sketch, sketch.target) and len(sketch.objects) > 2:
-            clip = generate_clip(seed, NUM_FRAMES, HEIGHT, WIDTH, SCENES, kind="occlusion")
-            prompt = _prompt(clip, prompt_kind, rng) if first_visible(clip, clip.target) == 0 else None
-            if prompt is not None:
-                made += 1
-                yield clip, prompt, *span
-        seed += 1
+def outcome(model: X2SAM, policy: str, others: str, prompt_kind: str, seed: int) -> Outcome:
+    """Follow the hidden target of a seed."""
+    clip, passage = hidden_clip(seed, others)
+    target = clip.target
+    prompt = prompt_for(clip, target, 0, prompt_kind, np.random.default_rng(seed))
+    assert prompt is not None  # it has a shape of its own where it is asked for by words
 
+    def look(follower: Follower, index: int) -> FloatArray:
+        return overlaps(follower.step(clip, index), clip.labels[index], len(clip.objects))
 
-def _prompt(clip: Clip, kind: str, rng: np.random.Generator) -> Prompt | None:
-    if kind != "text":
-        return as_prompt(region_prompt(clip, clip.target, 0, rng, kind))
-    phrases = [p for p in referring_phrases(clip, rng) if p.kind in UNIQUE_KINDS and p.object_indices == (clip.target,)]
-    return TextPrompt("text", text=phrases[int(rng.integers(len(phrases)))].text) if phrases else None
-
-
-def follow(session: Session, clip: Clip, prompt: Prompt, before: int, after: int) -> tuple[float, float]:
-    """Return J of the last frame ahead of frame ``before``, and of frame ``after``."""
-    found = {}
-    session.submit(prompt)
-    for index, image in enumerate(clip.frames[: after + 1]):
-        result = session.step(Frame(image, index * FRAME_INTERVAL_NS, index))
-        if index == after or (clip.visible[index, clip.target] > 0.5 and index < before):
-            mask = np.asarray(result.masks.any(axis=0), bool)
-            found[index == after] = region_similarity(mask, clip.labels[index] == clip.target + 1)
-    return found[False], found[True]
-
-
-def occlusion_row(model: X2SAM, kind: str, count: int, policy: str) -> tuple[str, ...]:
-    """Follow ``count`` hidden targets."""
-    right = np.array(
-        [
-            follow(Session(model, memory_policy=policy), clip, prompt, gone, back + AFTER)
-            for clip, prompt, gone, back in progress(occluded(count, kind), kind, count)
-        ]
+    follower = Follower(model, policy, prompt)
+    found = np.stack([look(follower, index) for index in range(min(passage.back + 1 + LATER, len(clip.frames)))])
+    alone = None
+    if prompt_kind == "text":
+        alone = is_right(look(Follower(model, policy, prompt), passage.back), target)
+    return Outcome(
+        right_before=is_right(found[passage.before], target),
+        right_after=is_right(found[passage.back], target),
+        without_memory=alone,
+        chance=1 / int((clip.visible[passage.back] >= IN_SIGHT).sum()),
+        target=found[:, target].round(3).tolist(),
+        other=np.delete(found, target, axis=1).max(axis=1).round(3).tolist(),
+        passage=asdict(passage),
     )
-    shares, errors = zip(*(mean_and_error((column >= 0.5).astype(float)) for column in right.T))
-    return kind, str(len(right)), number(shares[0]), number(shares[1]), number(errors[1])
+
+
+def hidden_row(others: str, prompt_kind: str, found: list[Outcome]) -> tuple[str, ...]:
+    """Return the row of one kind of scene and prompt."""
+    before, after, alone, chance = (
+        mean_and_error([one[name] for one in found])
+        for name in ("right_before", "right_after", "without_memory", "chance")
+    )
+    return (others, prompt_kind, str(len(found)), *map(number, (before[0], *after, *alone, chance[0])))
+
+
+def hidden_rows(model: X2SAM, notes: Notes, policy: str, count: int) -> list[tuple[str, ...]]:
+    """Return the rows of all `KINDS`, ``count`` clips of each."""
+    rows = []
+    for kind in KINDS:
+        name = ", ".join(kind)
+        seeds = progress(range(HELD_OUT_SEED, HELD_OUT_SEED + count), name, count)
+        found = [notes.of(f"{name}, {seed}", partial(outcome, model, policy, *kind, seed)) for seed in seeds]
+        rows.append(hidden_row(*kind, found))
+    return rows
+
+
+def twin_uses(model: X2SAM, notes: Notes, count: int) -> list[MemoryUse]:
+    """Return how much the memory decides on each of ``count`` clips of twins."""
+    batches = progress(twins(count, model.config, model.tokenizer), "twins", count)
+    found = [notes.of(f"twins, {index}", partial(twin_use, model, batch)) for index, batch in enumerate(batches)]
+    return [MemoryUse(**{name: torch.tensor(values) for name, values in parts.items()}) for parts in found]
+
+
+def twin_use(model: X2SAM, batch: Batch) -> dict[str, list[list[float]]]:
+    """Return how much the memory decides on a clip, in plain numbers."""
+    return {name: values.tolist() for name, values in vars(memory_use(model, batch)).items()}
 
 
 def main() -> None:
@@ -128,20 +194,22 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--memory-policy", default=NodeConfig.memory_policy)
     parser.add_argument("--twins", type=int, default=100, help="clips of twins; 0 leaves them out")
-    parser.add_argument("--occlusions", type=int, default=40, help="clips of each kind of prompt; 0 leaves them out")
+    parser.add_argument("--occlusions", type=int, default=100, help="clips of each kind of prompt; 0 leaves them out")
+    in_pieces(parser)
     options = parser.parse_args()
+    stop_after(options.minutes)
     markdown = options.markdown or bool(options.into)
+    notes = Notes(options.out, settings(options))
     model = load_model(options.model, options.device)
     with printed_into(options.into, "memory-use"):
         print(f"{options.model}: {hardware_line(options.device)}")
         if options.twins:
-            batches = twins(options.twins, model.config, model.tokenizer)
-            uses = [memory_use(model, batch) for batch in progress(batches, "twins", len(batches))]
-            print_table("Held-out twins, the truth in the first memory", TWINS_HEADER, twin_rows(uses), markdown)
+            rows = twin_rows(twin_uses(model, notes, options.twins))
+            print_table("Held-out twins, the truth in the first memory", TWINS_HEADER, rows, markdown)
         if options.occlusions:
-            rows = [occlusion_row(model, k, options.occlusions, options.memory_policy) for k in ("text", "point")]
-            title = f"Hidden for {HIDDEN} frames or more among others of the same colour"
-            print_table(title, OCCLUSION_HEADER, rows, markdown)
+            rows = hidden_rows(model, notes, options.memory_policy, options.occlusions)
+            title = f"Hidden for {HIDDEN} frames or more among others of the same colour, streaming"
+            print_table(title, HIDDEN_HEADER, rows, markdown)
 
 
 if __name__ == "__main__":

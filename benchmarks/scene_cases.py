@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import chain, islice, product
 
 import cv2
 import numpy as np
 
-from x2sam_ros.cli.eval_scenes import HEIGHT, HELD_OUT_SEED, WIDTH, first_visible
+from x2sam_ros.cli.eval_scenes import HEIGHT, HELD_OUT_SEED, MIN_AREA, MIN_VISIBLE, WIDTH, first_visible
 from x2sam_ros.config import SceneConfig
 from x2sam_ros.evaluation.generated import FRAME_INTERVAL_NS, Case, Truth
 from x2sam_ros.image_codec import decode_compressed
@@ -54,9 +55,15 @@ def object_truth(clip: Clip, index: int) -> Truth:
     return Truth("", clip.labels == index + 1)
 
 
+def is_fit(clip: Clip, index: int, frame: int) -> bool:
+    """Tell whether an object is fit to be prompted on a frame."""
+    area = np.mean(clip.labels[frame] == index + 1)
+    return bool(clip.visible[frame, index] >= MIN_VISIBLE and area >= MIN_AREA)
+
+
 def apart(image: Clip) -> list[int]:
     """Return the objects of a picture that are fit to be pointed at and look like no other."""
-    return [k for k in range(len(image.objects)) if distinct(image, k) and first_visible(image, k) == 0]
+    return [k for k in range(len(image.objects)) if distinct(image, k) and is_fit(image, k, 0)]
 
 
 def as_prompt(region: RegionPrompt) -> PointPrompt | BoxPrompt:
@@ -147,8 +154,8 @@ def _list_and_region_cases(image: Clip, rng: np.random.Generator) -> Iterator[Ca
             yield Case(kind, image.frames, prompt, truth, chance=object_chance(image, index))
 
 
-def _cases_of_image(seed: int, wanted: set[str]) -> Iterator[Case]:
-    """Yield at most one case of each kind from the scene of a seed."""
+def cases_of_image(seed: int, wanted: Collection[str]) -> Iterator[Case]:
+    """Yield at most one case of each kind from the scene of a seed; kinds that nobody wants are among them."""
     rng = np.random.default_rng(seed)
     clip = generate_clip(seed, MOTION_FRAMES if "motion" in wanted else 1, HEIGHT, WIDTH)
     yield from _phrase_cases(clip, first_frame(clip), rng)
@@ -180,7 +187,7 @@ def of_every_kind(
 
 def image_cases(count: int, kinds: Collection[str] = IMAGE_KINDS) -> Iterator[Case]:
     """Yield ``count`` images of every kind, of those in `IMAGE_KINDS`: the tasks refseg, genseg and objseg."""
-    return of_every_kind(kinds, count, _cases_of_image)
+    return of_every_kind(kinds, count, cases_of_image)
 
 
 def clip_cases(scene_kind: str, prompt_kind: str, count: int, num_frames: int) -> Iterator[Case]:
@@ -192,14 +199,16 @@ def clip_cases(scene_kind: str, prompt_kind: str, count: int, num_frames: int) -
         count: how many clips.
         num_frames: length of each.
     """
-    seed, made = HELD_OUT_SEED, 0
-    while made < count:
-        rng = np.random.default_rng(seed)
-        clip = generate_clip(seed, num_frames, HEIGHT, WIDTH, kind=scene_kind)
-        case = _clip_case(clip, scene_kind, prompt_kind, rng)
-        seed += 1
+    found = (cases_of_clip(seed, scene_kind, (prompt_kind,), num_frames) for seed in itertools.count(HELD_OUT_SEED))
+    return islice(chain.from_iterable(found), count)
+
+
+def cases_of_clip(seed: int, scene_kind: str, prompt_kinds: Iterable[str], num_frames: int) -> Iterator[Case]:
+    """Yield a case for each kind of prompt that the clip of a seed has one for; see `clip_cases`."""
+    clip = generate_clip(seed, num_frames, HEIGHT, WIDTH, kind=scene_kind)
+    for prompt_kind in prompt_kinds:
+        case = _clip_case(clip, scene_kind, prompt_kind, np.random.default_rng(seed))
         if case is not None:
-            made += 1
             yield case
 
 
@@ -212,20 +221,32 @@ def _clip_case(clip: Clip, scene_kind: str, prompt_kind: str, rng: np.random.Gen
         start = first_visible(clip, index)
         if start is None:
             continue
-        prompt: Prompt | None = None
-        if prompt_kind != "text":
-            prompt = as_prompt(region_prompt(clip, index, start, rng, prompt_kind))
-        fitting = [
-            phrase
-            for phrase in (referring_phrases(clip, rng, start) if prompt is None else ())
-            if phrase.kind in UNIQUE_KINDS and phrase.object_indices == (index,)
-        ]
-        if fitting:
-            prompt = TextPrompt("text", text=fitting[int(rng.integers(len(fitting)))].text)
+        prompt = prompt_for(clip, index, start, prompt_kind, rng)
         if prompt is not None:
             chance = object_chance(clip, index, start)
             return Case(kind, clip.frames, prompt, (object_truth(clip, index),), start, chance=chance)
     return None
+
+
+def prompt_for(clip: Clip, index: int, frame: int, kind: str, rng: np.random.Generator) -> Prompt | None:
+    """Return a prompt for an object that is to be seen on a frame.
+
+    Args:
+        clip, index, frame: the object and the frame.
+        kind: "text" (colour, shape or both; true of it alone on all frames), "point" or "box".
+        rng: chooses among the words, or the pixels.
+
+    Returns:
+        The prompt; None where there are no such words.
+    """
+    if kind != "text":
+        return as_prompt(region_prompt(clip, index, frame, rng, kind))
+    fitting = [
+        phrase
+        for phrase in referring_phrases(clip, rng, frame)
+        if phrase.kind in UNIQUE_KINDS and phrase.object_indices == (index,)
+    ]
+    return TextPrompt("text", text=fitting[int(rng.integers(len(fitting)))].text) if fitting else None
 
 
 class JpegCamera:

@@ -383,8 +383,7 @@ class NodeConfig:
 class SceneConfig:
     """What the procedural scene generator draws (training/scenes); lengths are in units of the picture's short side.
 
-    ``hidden_frames`` is how long an occlusion covers its target. With ``one_colour`` whatever is beside the target has
-    its colour and another shape.
+    ``hidden_frames`` is how long an occlusion covers its target's centre; the whole of it is hidden for less.
     """
 
     min_objects: int = 2
@@ -399,7 +398,6 @@ class SceneConfig:
     light_change: float = 0.1
     noise_std: float = 2.5
     hidden_frames: tuple[float, float] = (5.0, 15.0)
-    one_colour: bool = False
 
     def __post_init__(self) -> None:
         _check_range("min_objects", self.min_objects, 2, 16)
@@ -433,7 +431,9 @@ class TrainConfig:
     """How the nano weights are trained: pixels, prompts on pictures, clips, words, and a memory that is needed at last.
 
     ``memory_true_shares`` is the share of memories that are written from true masks where the last phase starts, and
-    where it ends; its first third has two frames a clip.
+    where it ends; its first third has two frames a clip. In it a share of the wide clips, ``hidden_share``, has a
+    target that is hidden, and a share of the later frames, ``newest_share``, the newest memory alone. ``text_dropout``
+    is the share of prompts whose words are taken away after a clip's first frame, in the third phase and the last.
     """
 
     seed: int = 0
@@ -455,7 +455,10 @@ class TrainConfig:
     true_memory_share: float = 0.5
     memory_true_shares: tuple[float, float] = (1.0, 0.2)
     remembered_share: float = 0.5
+    hidden_share: float = 0.4
+    newest_share: float = 0.3
     nameless_share: float = 0.3
+    text_dropout: float = 0.0
     start_in_place: bool = True
     recollection_weight: float = 1.0
     text_weight: float = 2.0

@@ -13,7 +13,7 @@ from x2sam_ros.model.config import preset
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
-    return program_runner(monkeypatch, capfd, "distill", "--cpu")
+    return program_runner(monkeypatch, capfd, "distill", "--cpu", "--workers", "0")
 
 
 def test_a_short_run_ends_in_a_checkpoint(run: Run, tmp_path: Path) -> None:
@@ -28,3 +28,5 @@ def test_a_short_run_ends_in_a_checkpoint(run: Run, tmp_path: Path) -> None:
 def test_a_student_that_does_not_fit_is_refused(run: Run, tmp_path: Path) -> None:
     code, _, errors = run("--out", tmp_path, "--student", "release")
     assert code == 2 and errors.startswith("error: ") and "decoder.hidden is 256" in errors
+    code, _, errors = run("--out", tmp_path, "--workers", -1)
+    assert code == 2 and "--workers" in errors

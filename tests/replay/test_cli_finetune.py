@@ -19,10 +19,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
 
 
 def test_a_model_is_trained_and_compared_with_what_it_was(run: Run, tmp_path: Path) -> None:
-    bag, out = write_scene_bag(tmp_path / "a.mcap"), tmp_path / "run"
+    bag, out = write_scene_bag(tmp_path / "a.mcap", damaged=(0,)), tmp_path / "run"
     options = ("--bag", bag, "--out", out, "--steps", 2, "--batch", 1, "--frames", 2, "--prompt", "box")
     code, said, errors = run(*options)
     assert code == 0, errors
+    assert said.startswith("a: image 0 left out: image data has")
     assert "A before, B after, on the last 20% of the annotated images of 1 bag" in said
     assert f"wrote {out / 'weights'}" in said and (out / "weights/model.safetensors").is_file()
     results = json.loads((out / "report/results.json").read_text())
@@ -42,12 +43,13 @@ def test_what_leaves_nothing_to_test_with_is_refused(run: Run, tmp_path: Path) -
     for options, said in (
         (("--held-out", 0), "nothing is left to test with"),
         (("--held-out", 0.5, "--test", other), "two ways to test"),
-        (("--test", bag), "is both trained on and tested with"),
+        (("--test", bag), "share recordings, which would be both trained on and tested with"),
+        (("--test", tmp_path), "share recordings, which would be both trained on and tested with"),
         (("--prompt", "whistle"), "there is no prompt 'whistle'"),
         (("--rehearsal", 1), "rehearsal is 1.0, expected a share from 0 to below 1"),
         (("--rehearse", tmp_path / "none"), "none does not exist"),
-        (("--test", other, "--rehearse", other), "b.mcap is a --bag or a --test, and rehearsed, too"),
-        (("--rehearse", bag), "a.mcap is a --bag or a --test, and rehearsed, too"),
+        (("--test", other, "--rehearse", other), "b.mcap, a --bag or --test, share recordings"),
+        (("--rehearse", tmp_path), "a.mcap, a --bag or --test, share recordings"),
         (("--steps", 0), "steps is 0, expected at least 1"),
         (("--preset", "nano", "--checkpoint", "x"), "--preset and --checkpoint name two models"),
     ):

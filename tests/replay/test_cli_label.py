@@ -24,12 +24,14 @@ def test_masks_are_exported_corrected_and_imported(run: Run, tmp_path: Path, rec
     assert len(list((out / "images").iterdir())) == FRAMES
     content = json.loads((out / "annotations.json").read_text())
     content["annotations"] = [one for one in content["annotations"] if one["image_id"] != 1]
+    next(one for one in content["annotations"] if one["image_id"] == 2)["attributes"] = {}  # as if drawn anew
     for one in content["categories"]:
         one["name"] = {"red": "red square", "object": "blue square"}[one["name"]]
     (out / "corrected.json").write_text(json.dumps(content))
     code, said, errors = run(recording, "--corrected", out / "corrected.json", "--out", truth)
     assert (code, errors) == (0, "")
     assert "truth.mcap: 5 of 5 images annotated; objects: 1 red square, 2 blue square" in said
+    assert "1 mask without an object_id: taken for the object that has the same label on other images" in said
     dataset = open_dataset(truth)
     assert [category.name for category in dataset.categories] == ["blue square", "red square"]
     (bag,) = dataset.sequences
@@ -48,12 +50,13 @@ def test_what_contradicts_itself_is_refused_and_leaves_nothing(
     for options, said in (
         ((), "give either --to (coco, cvat-images, cvat-video) to export, or --corrected FILE"),
         (("--to", "voc"), "cannot export to 'voc'; expected coco, cvat-images, cvat-video"),
-        (("--to", "coco"), "which topic has the masks?"),
+        (("--to", "coco"), "clip.mcap has no masks: no topic of type"),
         (("--to", "coco", "--pictures", tmp_path), "--pictures is for --corrected"),
         (("--corrected", "a.zip"), "a.zip is neither .json (COCO) nor .xml (CVAT); unpack"),
         (("--corrected", "a.json", "--stride", 2), "--stride is for --to"),
         (("--corrected", "a.json"), "a.json cannot be read"),
-        (("--corrected", "a.json", "--out", recording), "clip.mcap is the recording itself; give another name"),
+        (("--corrected", "a.json", "--out", recording), "clip.mcap is there already; give --out a new file"),
+        (("--corrected", "a.json", "--out", published), "results.mcap is there already; give --out a new file"),
     ):
         code, _, errors = run(recording, "--out", out, *options)
         assert code == 2 and said in errors, errors

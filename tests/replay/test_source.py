@@ -23,7 +23,7 @@ from tests.replay.recordings import (
     picture,
 )
 from x2sam_ros.bag.media import NOMINAL_FPS
-from x2sam_ros.bag.source import MAX_KEPT_PROBLEMS, FrameSource, open_source, read_sample
+from x2sam_ros.bag.source import MAX_KEPT_PROBLEMS, FrameSource, Problems, open_source, read_sample
 from x2sam_ros.errors import BagError, ConfigError, FrameError
 
 WriteBag = Callable[..., Path]
@@ -119,6 +119,9 @@ def test_picked_frames_are_the_only_ones_that_are_decoded(write_bag: WriteBag) -
     np.testing.assert_array_equal(found.image, picture(4))
     with pytest.raises(FrameError, match="rgb77"):
         list(source.pick({0, 1}))
+    problems = Problems()
+    assert [frame.frame_index for frame in source.pick({0, 1, 2}, problems)] == [0, 2]
+    assert problems.count == 1 and "image 2 left out: image encoding 'rgb77'" in problems.messages[0]
     assert not list(source.pick(())) and not list(source.pick((99,)))
 
 

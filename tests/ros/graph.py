@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from tests.ros.domains import enter_own_graph
 from x2sam_ros.ros.qos import QosMonitor
 
 
@@ -58,8 +58,7 @@ class Graph:
 
 @contextmanager
 def graph_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + os.getpid() % 70))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    enter_own_graph(monkeypatch)
     rclpy.init()
     graph = Graph()
     try:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +19,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import Bool
 
+from tests.ros.domains import enter_own_graph
 from x2sam_ros.msg import Grounding, TrackedMaskArray
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,7 +27,6 @@ THRESHOLD_NODE = [str(ROOT / "tests/ros/threshold_session.py")]
 REAL_NODE = ["-m", "x2sam_ros.ros.node"]
 CAMERA = "/camera/image_raw"
 HEIGHT, WIDTH = 96, 128
-_NUMBERS = itertools.count(os.getpid())  # of graphs
 
 
 def picture() -> np.ndarray:
@@ -116,8 +114,7 @@ ClientType = TypeVar("ClientType", bound=Client)
 @contextmanager
 def own_graph(monkeypatch: Any, kind: type[ClientType] = Client) -> Iterator[ClientType]:  # type: ignore[assignment]
     """Join a ROS graph that nobody else is in, nor was lately: a node that was killed stays in it for its lease."""
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + next(_NUMBERS) % 70))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    enter_own_graph(monkeypatch)
     rclpy.init()
     client = kind()
     try:

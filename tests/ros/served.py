@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from tests.ros.domains import enter_own_graph
 from tests.ros.harness import picture
 from tests.ros.threshold_session import ThresholdSession
 from x2sam_ros.ros import convert
@@ -190,8 +190,7 @@ class Sent:
 
 @contextmanager
 def own_domain(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + os.getpid() % 70))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    enter_own_graph(monkeypatch)
     yield
 
 

@@ -24,6 +24,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
+from tests.ros.domains import enter_own_graph
 from tests.ros.harness import CAMERA, REAL_NODE, THRESHOLD_NODE, Client, own_graph, picture, running_node
 from tests.ros.threshold_session import ThresholdSession
 from tests.unit.model.networks import nano
@@ -161,8 +162,7 @@ class HeavySession(ThresholdSession):
 
 
 def test_cleanup_gives_the_memory_of_the_model_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + os.getpid() % 70))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    enter_own_graph(monkeypatch)
     models: list[weakref.ref[X2SAM]] = []
 
     def heavy(config: NodeConfig, cameras: Sequence[str]) -> Mapping[str, HeavySession]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import signal
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed; run through scripts/with-env")
 
+from tests.ros.domains import enter_own_graph
 from tests.ros.harness import HEIGHT, ROOT, THRESHOLD_NODE, WIDTH, running_node
 from x2sam_ros.cli.eval_live import open_live
 from x2sam_ros.errors import BagError, ConfigError, NodeError
@@ -24,13 +24,11 @@ from x2sam_ros.types import Frame, GroundingStatus, PointPrompt, TextPrompt
 
 CHEAP_NODE = [str(ROOT / "benchmarks/cheap_node.py"), "--targets", "1"]
 RED = (220, 30, 30)
-DOMAINS = itertools.count(os.getpid())
 
 
 @pytest.fixture(autouse=True)
 def own_graph(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + next(DOMAINS) % 70))
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+    enter_own_graph(monkeypatch)
     monkeypatch.setattr("x2sam_ros.cli.eval_live.choose_graph", lambda: None)
 
 
@@ -63,8 +61,7 @@ def masks_of(played: Played, prompt_id: str) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def player(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LivePlayer]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ROS_DOMAIN_ID", str(30 + next(DOMAINS) % 70))
-        patch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        enter_own_graph(patch)
         log = tmp_path_factory.mktemp("node") / "node.log"
         with running_node(THRESHOLD_NODE, log=log), open_live_player("/x2sam_node", start_timeout_s=60) as player:
             yield player

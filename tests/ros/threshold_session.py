@@ -122,11 +122,16 @@ class ThresholdSession:
 
     def step(self, frame: Frame) -> FrameResult:
         time.sleep(self.step_s)
+        due: list[Prompt] = []
+        early: list[Prompt] = []
         for prompt in self._pending:
+            (early if (prompt.stamp_ns or 0) > frame.stamp_ns else due).append(prompt)
+        self._pending = early
+        for prompt in due:
             self._tell(prompt, PromptStage.GROUNDING)
-        groundings = tuple(self._carry_out(prompt, frame) for prompt in self._pending)
-        self._pending.clear()
-        self._watches.clear()
+        groundings = tuple(self._carry_out(prompt, frame) for prompt in due)
+        for prompt in due:
+            self._watches.pop(prompt.prompt_id, None)
         distances = [np.abs(frame.image.astype(int) - colour).max(axis=2) for _, colour in self._targets.values()]
         self._seen_ns = dict.fromkeys(self._targets, frame.stamp_ns)
         masks = np.array([distance < TOLERANCE for distance in distances]).reshape(-1, *frame.size)

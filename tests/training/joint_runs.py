@@ -48,11 +48,15 @@ class Killed(Exception):
 
 
 class Faulty(SceneSources):
-    """Scenes that go wrong at a batch: power fails, its file is gone, or its pictures are no numbers."""
+    """Scenes that go wrong at a batch: power fails, its file is gone, or its pictures are no numbers.
+
+    From one batch on, all have had to leave a sample out.
+    """
 
     dies: int | None = None
     loses: int | None = None
     spoils: int | None = None
+    lacks: int | None = None
 
     def __iter__(self) -> Iterator[SourceBatch]:
         start = self.state()["position"]
@@ -64,6 +68,8 @@ class Faulty(SceneSources):
             if number == self.spoils:
                 spoilt = replace(item.batch, pixel_values=item.batch.pixel_values * float("nan"))
                 item = replace(item, batch=spoilt)
+            if self.lacks is not None and number >= self.lacks:
+                item = replace(item, problems=("b.jpg is damaged",))
             yield item
 
 
@@ -75,12 +81,20 @@ def scenes(model: X2SAM, steps: int = RECIPE.steps, **faults: int) -> Faulty:
 
 
 def trainer(
-    folder: Path, recipe: Recipe = RECIPE, steps: int = RECIPE.steps, held_out: bool = True, **faults: int
+    folder: Path,
+    recipe: Recipe = RECIPE,
+    steps: int = RECIPE.steps,
+    held_out: bool = True,
+    dtype: str = "float32",
+    **faults: int,
 ) -> JointTrainer:
     """Make a trainer of the shipped nano network, scored on a picture with two prompts and a clip with one."""
-    model, pictures_and_clips = load_model("nano"), (SceneSource("image"), SceneSource("video"))
-    unseen = SceneSources(TINY, model.config, model.tokenizer, pictures_and_clips, 2, seeds=HELD_OUT_SEEDS)
-    scored = HeldOut(unseen, 2) if held_out else None
+    model = load_model("nano", dtype=dtype)
+    unseen = [
+        SceneSources(TINY, model.config, model.tokenizer, (SceneSource(phase),), 1, seeds=HELD_OUT_SEEDS)
+        for phase in ("image", "video")
+    ]
+    scored = HeldOut(unseen, 1) if held_out else None
     return JointTrainer(
         JointLoss(model, recipe), recipe, scenes(model, steps, **faults), folder, cpu=True, held_out=scored
     )

@@ -115,11 +115,18 @@ def test_a_student_that_cannot_learn_from_this_teacher_is_refused(student: X2SAM
         start_student(student, new_nano())
 
 
+def test_what_is_learnt_at_once_has_one_rate(tmp_path: Path) -> None:
+    config = replace(TINY, prompts=replace(TINY.prompts, learning_rate=2e-3))
+    with pytest.raises(ConfigError, match=r"rates of clicks and prompts are \(0.001, 0.002\)"):
+        distil(new_nano(), preset("nano-half"), config, tmp_path, Console(file=io.StringIO()), cpu=True)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_student_is_a_preset_or_the_folder_of_a_configuration(tmp_path: Path) -> None:
     own = changed(preset("nano-half"), resnet=replace(preset("nano-half").segmentor.resnet, depths=(1, 1, 1, 1)))
     (tmp_path / "config.json").write_text(json.dumps(to_dict(own)))
     assert read_student(str(tmp_path)) == own and read_student("nano-half") == preset("nano-half")
-    with pytest.raises(CheckpointError, match="nowhere"):
+    with pytest.raises(CheckpointError, match=r"no student '.*nowhere'; expected nano, .*or a folder"):
         read_student(str(tmp_path / "nowhere"))
 
 
@@ -235,7 +242,7 @@ def test_a_run_ends_in_a_checkpoint_and_goes_on_where_it_was_stopped(tmp_path: P
     save_model(new_nano(), tmp_path / "teacher")
     teacher = load_model(tmp_path / "teacher")
     quiet = Console(file=io.StringIO())
-    distil(teacher, preset("nano-half"), TINY, tmp_path / "run", quiet, bf16=False, cpu=True)
+    distil(teacher, preset("nano-half"), TINY, tmp_path / "run", quiet, bf16=False, cpu=True, workers=1)
     whole = load_model(tmp_path / "run" / "weights")
     assert whole.config == preset("nano-half")
     spoken = teacher.language.state_dict()
@@ -255,9 +262,9 @@ def test_a_run_ends_in_a_checkpoint_and_goes_on_where_it_was_stopped(tmp_path: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PromptLoss, "forward", dying)
         with pytest.raises(Killed):
-            distil(teacher, preset("nano-half"), TINY, tmp_path / "killed", quiet, bf16=False, cpu=True)
+            distil(teacher, preset("nano-half"), TINY, tmp_path / "killed", quiet, bf16=False, cpu=True, workers=0)
     torch.rand(3)
-    distil(teacher, preset("nano-half"), TINY, tmp_path / "killed", quiet, bf16=False, cpu=True)
+    distil(teacher, preset("nano-half"), TINY, tmp_path / "killed", quiet, bf16=False, cpu=True, workers=0)
     resumed = load_model(tmp_path / "killed" / "weights").state_dict()
     assert all(torch.equal(x, resumed[name]) for name, x in whole.state_dict().items())
     with pytest.raises(ConfigError, match="another configuration"):

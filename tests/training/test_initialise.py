@@ -13,7 +13,7 @@ from x2sam_ros.model.config import preset
 from x2sam_ros.model.layers import rotate, split_heads
 from x2sam_ros.model.memory import RotaryAttention
 from x2sam_ros.model.segmentor import Segmentor
-from x2sam_ros.training.initialise import initialise, look_in_place
+from x2sam_ros.training.initialise import initialise, look_in_place, looks_in_place
 
 CELLS = 8  # stored, a side
 
@@ -65,3 +65,20 @@ def test_only_queries_and_keys_of_the_memory_change() -> None:
     layers = range(len(model.segmentor.memory_attention.layers))
     places = [f"segmentor.memory_attention.layers.{i}.cross_attn.{part}_proj" for i in layers for part in "qk"]
     assert {name.rpartition(".")[0] for name in changed} == set(places)
+
+
+@pytest.mark.parametrize(("side", "heads"), [(128, 1), (256, 1), (128, 2)])
+@torch.no_grad()
+def test_a_memory_that_was_taught_in_place_stays_as_it_is(side: int, heads: int) -> None:
+    """Whatever else was learnt since; a memory that never was started so, is."""
+    segmentor = new_segmentor(side, heads)
+    for part in segmentor.memory_attention.parameters():
+        part.add_(0.02 * torch.randn(part.shape))  # as learning without a start in place leaves it
+    assert not looks_in_place(segmentor)
+    look_in_place(segmentor)
+    for part in segmentor.memory_attention.parameters():
+        part.add_(0.02 * torch.randn(part.shape))
+    learnt = {name: tensor.clone() for name, tensor in segmentor.state_dict().items()}
+    assert looks_in_place(segmentor)
+    look_in_place(segmentor)
+    assert all(torch.equal(tensor, learnt[name]) for name, tensor in segmentor.state_dict().items())

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -11,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 from tests.training.joint_runs import RECIPE, Killed, log, run, scenes, trainer
@@ -56,14 +61,14 @@ def names_of(batch: int) -> str:
     return f"{phase} {number}, clip 0"
 
 
-@pytest.mark.parametrize("dies_in_step", [1, 3, 4])
+@pytest.mark.parametrize("dies_in_step", [1, 2, 3, 4])
 def test_resumed_equals_uninterrupted(finished: Path, tmp_path: Path, dies_in_step: int) -> None:
     """Weights and log to the bit, with dropout and drawn points; what dies in step 4 goes on from step 2."""
     with pytest.raises(Killed):
         run(trainer(tmp_path, dies=first_batch_of(dies_in_step)))
     torch.rand(5)
     resumed = trainer(tmp_path)
-    assert resumed.step == (0 if dies_in_step == 1 else 2)
+    assert resumed.step == (0 if dies_in_step < 3 else 2)
     ledger = run(resumed)
     assert differing(weights(tmp_path), weights(finished)) == set()
     assert log(tmp_path) == log(finished)
@@ -127,6 +132,31 @@ def test_a_loss_that_is_no_number_stops_and_names_the_batch(finished: Path, tmp_
     assert log(tmp_path) == log(finished)
 
 
+def test_a_full_disk_does_not_hide_what_came_before_it(tmp_path: Path) -> None:
+    full = "; then, cannot save the state of step 0 in"
+    with files_of_at_most(1 << 20), pytest.raises(CheckpointError, match=f"is not finite .*{names_of(0)}.*{full}"):
+        run(trainer(tmp_path, spoils=0))
+    with files_of_at_most(1 << 20), pytest.raises(CheckpointError, match=rf"a\.jpg is gone{full}"):
+        run(trainer(tmp_path, loses=0))
+
+
+def test_what_was_left_out_is_told_once(tmp_path: Path) -> None:
+    said = io.StringIO()
+    trainer(tmp_path, held_out=False, lacks=0).run(Console(file=said))
+    assert said.getvalue().count("b.jpg is damaged") == 1
+
+
+@pytest.mark.slow
+def test_what_stops_one_process_stops_all_with_the_state_before_it(tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launch, "-m", "tests.training.failing_run", str(tmp_path), str(first_batch_of(2))]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
+    assert done.returncode != 0 and "a.jpg is gone" in done.stderr
+    assert [folder.name for folder in tmp_path.glob("*-0*")] == ["step-00000001"]
+    assert {file.name for file in (tmp_path / "step-00000001").glob("average-*")} == {"average-0.pt", "average-1.pt"}
+
+
 def test_samples_that_cannot_be_read_stop_without_a_loss(finished: Path, tmp_path: Path) -> None:
     """Where a step's second batch is gone, the state before its first is saved."""
     video = 1 + next(number for number, (phase, _) in enumerate(scenes(load_model("nano")).plan) if phase == "video")
@@ -181,6 +211,26 @@ def test_another_configuration_is_refused(finished: Path) -> None:
     assert "recipe.learning_rate: 0.001 there, 0.002 here" in message
     assert "sources.steps: 4 there, 5 here" in message
     assert "checkpoint_every" not in message, "when states are saved changes nothing"
+
+
+def test_another_type_of_what_rests_or_other_held_out_samples_are_refused(finished: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        trainer(finished, replace(RECIPE, bf16=True), dtype="bfloat16")
+    assert 'dtype: ["float32"] there, ["bfloat16"] here' in str(caught.value)
+    with pytest.raises(ConfigError, match=r"held_out: \{.*\} there, null here"):
+        trainer(finished, held_out=False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bf16", "message"),
+    [
+        ("bfloat16", False, "are bfloat16, but with bf16: false .* with dtype float32, or set bf16: true"),
+        ("float16", True, "are float16, which a CPU cannot train with; load them with dtype bfloat16 or float32"),
+    ],
+)
+def test_types_that_cannot_be_multiplied(tmp_path: Path, dtype: str, bf16: bool, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        trainer(tmp_path, replace(RECIPE, bf16=bf16), dtype=dtype)
 
 
 def test_a_damaged_state_is_refused(finished: Path, tmp_path: Path) -> None:
@@ -259,7 +309,7 @@ def test_first_stage_trains_the_decoders_alone(tmp_path: Path) -> None:
     recipe = Recipe.segmentor(1, learning_rate=1e-3, bf16=False, warmup=0.0, loss=RECIPE.loss)
     model = load_model("nano")
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    unseen = HeldOut(scenes(model, 1), 1)
+    unseen = HeldOut([scenes(model, 1)], 1)
     run(JointTrainer(AgnosticLoss(model, recipe), recipe, scenes(model, 1), tmp_path, cpu=True, held_out=unseen))
     assert 0 <= log(tmp_path)[-1]["score"] <= 1
     changed = differing(weights(tmp_path), before)

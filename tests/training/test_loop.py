@@ -1,10 +1,11 @@
-"""The training loop: resumed equals uninterrupted, log and plot, exported weights."""
+"""The training loop: resumed equals uninterrupted, whatever went wrong; log and plot, exported weights."""
 
 from __future__ import annotations
 
 import io
 import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,13 +17,15 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from x2sam_ros.checkpoint.load import load_model
+from tests.training.test_joint import files_of_at_most
+from x2sam_ros.checkpoint.load import load_model, weights_sha256
 from x2sam_ros.config import PhaseConfig, TrainConfig
-from x2sam_ros.errors import CheckpointError, ConfigError
+from x2sam_ros.errors import CheckpointError, ConfigError, TrainingError
 from x2sam_ros.model.config import preset
-from x2sam_ros.training.loop import Trainer, timed
+from x2sam_ros.training.loop import Trainer, timed, train_preset
 from x2sam_ros.training.plot import plot_losses
-from x2sam_ros.training.samples import Batch
+from x2sam_ros.training.run_folder import KEPT_STATES
+from x2sam_ros.training.samples import Batch, SceneBatches
 
 TINY = TrainConfig(
     pixels=PhaseConfig(steps=1, clips=1, prompts=0, learning_rate=1e-3),
@@ -56,6 +59,17 @@ class Interrupted(Trainer):
         return super()._train_step(batch, rate)
 
 
+class Spoilt(Trainer):
+    """A trainer that is given pictures that are no numbers at a step."""
+
+    spoils: tuple[str, int]
+
+    def _train_step(self, batch: Batch, rate: float) -> dict[str, Any]:
+        if (self.phase, self.step) == self.spoils:
+            batch = replace(batch, pixel_values=batch.pixel_values * float("nan"))
+        return super()._train_step(batch, rate)
+
+
 def quiet() -> Console:
     return Console(file=io.StringIO())
 
@@ -74,7 +88,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    read: dict[str, Any] = torch.load(folder / "state.pt", weights_only=True)
+    newest = max(folder.glob("step-*"))
+    read: dict[str, Any] = torch.load(newest / "state.pt", weights_only=True)
     return read
 
 
@@ -97,7 +112,7 @@ def test_resumed_equals_uninterrupted(finished: Path, tmp_path: Path, dies_at: t
     with pytest.raises(Killed):
         trainer.run(quiet())
     with (tmp_path / "log.jsonl").open("a") as file:  # written after the last saved state, and half a line
-        file.write(json.dumps({"loss": 7.0, "phase": dies_at[0], "step": dies_at[1] + 1}) + '\n{"loss"')
+        file.write(json.dumps({"loss": 7.0, "phase": dies_at[0], "step": trainer.done + 1}) + '\n{"loss"')
     torch.rand(5)
     Trainer(TINY, preset("nano"), tmp_path, amp=False).run(quiet())
     assert differing(state(tmp_path), state(finished)) == []
@@ -112,23 +127,51 @@ def test_a_finished_run_does_nothing_more(finished: Path) -> None:
     assert differing(before, state(finished)) == [] and log(finished) == lines
 
 
-def test_the_state_of_another_network_is_refused(finished: Path) -> None:
-    config = preset("nano")
+def test_a_run_of_another_configuration_is_refused_and_nothing_of_it_lost(finished: Path) -> None:
+    config, before, rows = preset("nano"), state(finished), log(finished)
     other = replace(config, region=replace(config.region, picture_features=False))
-    with pytest.raises(CheckpointError, match=r"(?s)cannot resume from .*picture_projector.*delete the file"):
-        Trainer(TINY, other, finished, amp=False)
+    recipe = replace(TINY, seed=1, video=replace(TINY.video, steps=3), checkpoint_every=7)
+    with pytest.raises(ConfigError) as caught:
+        Trainer(recipe, other, finished, amp=True, render="device", start="abc")
+    message = str(caught.value)
+    for difference in (
+        "train.seed: 0 there, 1 here",
+        "train.video.steps: 2 there, 3 here",
+        "network.region.picture_features: true there, false here",
+        'start: "" there, "abc" here',
+        'render: "host" there, "device" here',
+        "bf16: false there, true here",
+    ):
+        assert difference in message
+    assert "checkpoint_every" not in message, "when states are saved changes nothing"
+    assert differing(before, state(finished)) == [] and log(finished) == rows
+
+
+def test_other_weights_to_start_from_are_another_run(tmp_path: Path) -> None:
+    Trainer(TINY, preset("nano"), tmp_path, amp=False, older=load_model("nano"), start="older still").save()
+    with pytest.raises(ConfigError, match=f'start: "older still" there, "{weights_sha256("nano")}" here; use the same'):
+        train_preset("nano", TINY, tmp_path, "cpu", False, "nano", "host", quiet())
+
+
+def test_a_damaged_state_is_refused(finished: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    (folder / "step-00000007" / "state.pt").write_bytes(b"torn")
+    with pytest.raises(CheckpointError, match="cannot resume from .*step-00000007.*delete that folder"):
+        Trainer(TINY, preset("nano"), folder, amp=False)
+    shutil.rmtree(folder / "step-00000007")
+    assert Trainer(TINY, preset("nano"), folder, amp=False).done == 6
 
 
 def test_log_and_plot(finished: Path) -> None:
     rows = log(finished)
     assert [(row["phase"], row["step"]) for row in rows] == [
         ("pixels", 1),
-        ("image", 1),
         ("image", 2),
-        ("video", 1),
-        ("video", 2),
-        ("words", 1),
-        ("words", 2),
+        ("image", 3),
+        ("video", 4),
+        ("video", 5),
+        ("words", 6),
+        ("words", 7),
     ]
     assert all(0 < row["loss"] < 1_000 and row["norm"] > 0 for row in rows)
     assert all(row["seconds"] > 0 and row["waiting"] >= 0 for row in rows)
@@ -142,7 +185,8 @@ def test_log_and_plot(finished: Path) -> None:
         (True, False),
     ]
     assert all(0 <= row[name] <= 1 for row in rows if "score" in row for name in ("score", "answers"))
-    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG") and not (finished / "state.partial").exists()
+    assert (finished / "loss.png").read_bytes().startswith(b"\x89PNG") and not list(finished.glob("*partial*"))
+    assert len(list(finished.glob("step-*"))) == KEPT_STATES
 
 
 def test_scenes_that_torch_draws_teach_the_same(finished: Path, tmp_path: Path) -> None:
@@ -200,15 +244,53 @@ def test_the_exported_weights_are_the_averaged_network_and_nothing_else(finished
     assert model.config == preset("nano") and not model.training
 
 
-def test_a_loss_that_is_not_finite_stops_before_the_weights_are_spoilt(tmp_path: Path) -> None:
-    trainer = Trainer(TINY, preset("nano"), tmp_path, amp=False)
-    with torch.no_grad():
-        trainer.heads.grounding_bias.fill_(float("nan"))
-        next(trainer.heads.attributes[0].parameters()).fill_(float("nan"))
-    weights = {name: x.clone() for name, x in trainer.model.named_parameters()}
-    with pytest.raises(CheckpointError, match="loss is not finite at pixels step 0"):
+def seeds(phase: str, step: int) -> str:
+    """Return the seeds of the scenes of a batch, from its number alone."""
+    tokenizer = load_model("nano").tokenizer
+    return ", ".join(map(str, SceneBatches(TINY, preset("nano"), tokenizer, phase, step, step + 1).plan(0).seeds))
+
+
+@pytest.mark.parametrize("spoils", [("image", 1), ("words", 0)])
+def test_a_loss_that_is_no_number_stops_and_names_the_batch(
+    finished: Path, tmp_path: Path, spoils: tuple[str, int]
+) -> None:
+    """The state before it is saved, unspoilt: with good pictures it goes on as if nothing had been."""
+    rare = replace(TINY, checkpoint_every=9)
+    trainer = Spoilt(rare, preset("nano"), tmp_path, amp=False)
+    trainer.spoils = spoils
+    with pytest.raises(TrainingError) as caught:
         trainer.run(quiet())
-    assert all(torch.equal(x, weights[name]) for name, x in trainer.model.named_parameters())
+    message, step = str(caught.value), {"image": 3, "words": 6}[spoils[0]]
+    assert f"the loss of step {step} is not finite (loss nan" in message
+    assert f"batch of {spoils[0]} {spoils[1]}, scenes of the seeds {seeds(*spoils)};" in message
+    assert f"step-{step - 1:08}. To go on, start from {tmp_path / 'weights'} in another folder" in message
+    assert all(bool(x.isfinite().all()) for x in load_model(tmp_path / "weights").state_dict().values())
+    resumed = Trainer(TINY, preset("nano"), tmp_path, amp=False)
+    assert resumed.done == step - 1
+    resumed.run(quiet())
+    assert differing(state(tmp_path), state(finished)) == []
+
+
+def test_a_full_disk_keeps_the_last_good_state(finished: Path, tmp_path: Path) -> None:
+    trainer = Interrupted(TINY, preset("nano"), tmp_path, amp=False)
+    trainer.dies_at = ("image", 1)
+    with pytest.raises(Killed):
+        trainer.run(quiet())
+    resumed = Trainer(TINY, preset("nano"), tmp_path, amp=False)
+    with files_of_at_most(1 << 20), pytest.raises(CheckpointError) as caught:
+        resumed.run(quiet())
+    assert "cannot save the state of step 3" in str(caught.value) and "step-00000002; " in str(caught.value)
+    assert not list(tmp_path.glob("*partial*"))
+    Trainer(TINY, preset("nano"), tmp_path, amp=False).run(quiet())
+    assert differing(state(tmp_path), state(finished)) == []
+
+
+def test_a_full_disk_does_not_hide_which_batch_was_no_number(tmp_path: Path) -> None:
+    trainer = Spoilt(TINY, preset("nano"), tmp_path, amp=False)
+    trainer.spoils = ("pixels", 0)
+    told = r"loss of step 1 is .* batch of pixels 0, scenes .*; then, cannot save the state of step 0"
+    with files_of_at_most(1 << 20), pytest.raises(CheckpointError, match=told):
+        trainer.run(quiet())
 
 
 def test_the_learning_rate_warms_up_and_falls(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_shared_phrases_keep_their_meaning() -> None:
         seg_embeds=torch.randn(2, 1, 4),
     )
     labels = torch.tensor([[1, 0, -1], [0, -1, -1]])
-    shared, moved = share_phrases(condition, labels)
+    shared, moved = share_phrases(condition, labels, torch.rand(1, 2, 3, 4, 4), pictures=1)
     assert shared.cond_embeds.shape == (2, 4, 4) and bool(shared.embed_mask.all())
     assert moved.tolist() == [[1, 0, -1], [2, -1, -1]]
     for row in range(2):
@@ -142,3 +142,47 @@ def test_shared_phrases_keep_their_meaning() -> None:
         assert torch.equal(shared.cond_embeds[row, -1], cond[row, -1]), "the background is last"
         assert torch.equal(shared.token_embeds[row], torch.cat([tokens[0], tokens[1, :2]]))
     assert torch.equal(shared.seg_embeds, condition.seg_embeds)
+
+
+def shared_choices(masks: Tensor, pictures: int) -> list[list[bool]]:
+    """Return which phrases are choices of which of N prompts of one phrase each, of masks (T, N, h, w)."""
+    count = masks.shape[1]
+    condition = PromptCondition(
+        cond_embeds=torch.randn(count, 2, 4),
+        embed_mask=torch.ones(count, 2, dtype=torch.bool),
+        token_embeds=torch.randn(count, 3, 4),
+        token_mask=torch.ones(count, 3, dtype=torch.bool),
+        seg_embeds=torch.randn(count, 1, 4),
+    )
+    labels = torch.where(masks.flatten(2).any(2).any(0), 0, -1)[:, None]
+    shared, moved = share_phrases(condition, labels, masks[:, :, None].float(), pictures)
+    assert all(moved[row, 0] in (-1, row) for row in range(count)) and bool(shared.embed_mask[:, -1].all())
+    return shared.embed_mask[:, :-1].tolist()
+
+
+def test_other_words_for_the_same_masks_are_no_choice() -> None:
+    """Of two pictures with three prompts each: two of the first mean the same, and two of the second nothing."""
+    masks = torch.zeros(2, 6, 4, 4, dtype=torch.bool)
+    masks[0, :3, 1] = masks[:, 2, 2] = masks[0, 3, 1] = True
+    chosen = shared_choices(masks, pictures=2)
+    assert chosen[0] == [True, False, True, True, True, True], "another picture's mask may be the same by chance"
+    assert chosen[1] == [False, True, True, True, True, True]
+    assert all(chosen[2]) and all(chosen[3]), "a mask that is the same in one frame alone is another"
+    assert all(chosen[4]) and all(chosen[5]), "what is not there is no name of anything"
+
+
+def test_of_several_phrases_the_same_ones_are_no_choice() -> None:
+    """Two prompts with two phrases each, objects in any order; the second of one means the first of the other."""
+    condition = PromptCondition(
+        cond_embeds=torch.randn(2, 3, 4),
+        embed_mask=torch.ones(2, 3, dtype=torch.bool),
+        token_embeds=torch.randn(2, 4, 4),
+        token_mask=torch.ones(2, 4, dtype=torch.bool),
+        seg_embeds=torch.randn(2, 1, 4),
+    )
+    masks = torch.zeros(1, 2, 3, 2, 4)
+    masks[0, 0, 0, 0], masks[0, 0, 1, 1, :2], masks[0, 0, 2, 1, 2:] = 1, 1, 1
+    masks[0, 1, 0, 1], masks[0, 1, 1, 0, 0] = 1, 1
+    labels = torch.tensor([[0, 1, 1], [0, 1, -1]])
+    shared, _ = share_phrases(condition, labels, masks, pictures=1)
+    assert shared.embed_mask[:, :-1].tolist() == [[True, True, False, True], [True, False, True, True]]

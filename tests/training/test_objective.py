@@ -12,6 +12,7 @@ from torch import nn
 from tests.training.test_samples import CONFIG, batches
 from tests.unit.model.networks import new_nano
 from x2sam_ros.config import PhaseConfig, TrainConfig
+from x2sam_ros.model.memory import MemoryEntry
 from x2sam_ros.model.pixel_decoder import DeformableAttention
 from x2sam_ros.model.segmentor import StepOutput
 from x2sam_ros.model.x2sam import X2SAM
@@ -25,8 +26,12 @@ from x2sam_ros.training.objective import (
     batch_loss,
     batch_scores,
     frame_loss,
+    frame_part,
+    later_frames,
+    recall,
     text_loss,
     understand,
+    unroll,
     words_loss,
 )
 
@@ -245,3 +250,51 @@ def test_over_a_clip_every_object_weighs_the_same() -> None:
     assert totals["clip"] == pytest.approx(weighed, rel=1e-5)
     added = frame_loss(model, output, condition, batch.labels, masks, LossConfig(classes=0, layers="sum"))
     assert float(added) == pytest.approx(alone[0] * len(output.layers), rel=1e-5)
+
+
+@torch.no_grad()
+def test_as_many_memories_are_recalled_as_the_network_looks_at() -> None:
+    model, batch = new_nano(), batches("video")[0]
+    segmentor, slots = model.segmentor, model.config.segmentor.memory.num_maskmem
+    images = segmentor.encode_image(batch.pixel_values[0])
+    pixels = segmentor.decode_pixels(images, first=True)
+    condition, _, _ = understand(model, batch, images)
+    entry = segmentor.write_memory(pixels, segmentor.step(pixels, condition))
+    bank = [MemoryEntry(tuple(x + number for x in entry.embeds)) for number in range(slots + 2)]
+    memory = recall(segmentor, bank, torch.full((len(batch.labels),), 3))
+    assert memory.gaps[0].tolist() == [3 * gap for gap in range(slots, 0, -1)]
+    assert torch.equal(memory.embeds[0][:, 0], bank[2].embeds[0]) and len(bank) == slots + 2
+    assert recall(segmentor, bank[:2], torch.ones(len(batch.labels))).gaps[0].tolist() == [2, 1]
+
+
+@torch.no_grad()
+def test_words_are_taken_away_after_the_first_frame() -> None:
+    """Nothing is drawn where none are; the first frame stays; what classes are compared with stays."""
+    model, batch = new_nano(), batches("video")[0]
+    frames = len(batch.pixel_values)
+    images = model.segmentor.encode_image(batch.pixel_values.flatten(0, 1))
+    first = model.segmentor.decode_pixels(frame_part(images, 0, frames), first=True)
+    condition, _, _ = understand(model, batch, images)
+    drawn = torch.get_rng_state()
+    assert later_frames(condition, 0.0) is condition and torch.equal(torch.get_rng_state(), drawn)
+    silent = later_frames(condition, 1.0)
+    assert not silent.token_embeds.any() and not silent.seg_embeds.any()
+    assert torch.equal(silent.cond_embeds, condition.cond_embeds)
+    torch.manual_seed(0)
+    some = later_frames(condition.rows([0] * 64), 0.25)
+    gone = (some.seg_embeds == 0).all(-1)[:, 0]
+    assert 4 < int(gone.sum()) < 32 and torch.equal(gone, (some.token_embeds == 0).all(-1).all(-1))
+    told, untold = (list(unroll(model, batch, images, first, condition, 1.0, share)) for share in (0.0, 1.0))
+    assert torch.equal(told[0].mask_logits, untold[0].mask_logits)
+    assert not torch.equal(told[1].mask_logits, untold[1].mask_logits)
+    assert len(told) == len(untold) == frames
+
+
+def test_a_recipe_takes_words_away() -> None:
+    model, batch = new_nano(), batches("video")[0]
+    config, found = replace(CONFIG, true_memory_share=1.0), []
+    for share in (0.0, 1.0):
+        torch.manual_seed(0)
+        found.append(batch_loss(model, None, batch, "video", replace(config, text_dropout=share)))
+    assert torch.equal(found[0]["text"], found[1]["text"])
+    assert not torch.equal(found[0]["segmentation"], found[1]["segmentation"])

@@ -14,11 +14,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from tests.unit.truth.layouts import write_coco_instances, write_davis
+from tests.training.test_samples import equal
+from tests.unit.truth.layouts import write_chats, write_coco_instances, write_davis, write_youtube_vos
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.errors import ConfigError
+from x2sam_ros.training.held_out import HeldOut
 from x2sam_ros.training.ledger import HELD_OUT
-from x2sam_ros.training.plan import read_plan, train_plan
+from x2sam_ros.training.plan import held_out_sources, read_plan, train_plan
 
 WHOLE = """
 stage: whole
@@ -27,11 +29,12 @@ recipe: {learning_rate: 1.0e-4, bf16: false, loss: {points: 32}, betas: [0.9, 0.
 data: {parts: {video: 2}, workers: 0}
 sources:
   - {path: coco, name: pictures}
-  - {path: davis, name: clips, frames: 2, span: [0.0, 0.6]}
+  - {path: davis, name: clips, frames: 2, span: [0.0, 0.6], sequences: [0.0, 0.5]}
 held_out:
   batches: 2
   sources:
     - {path: davis, name: ends, span: [0.6, 1.0]}
+    - {path: davis, name: others, sequences: [0.5, 1.0], weight: 5.0}
 """
 
 
@@ -53,7 +56,8 @@ def test_from_datasets_to_a_checkpoint(tmp_path: Path) -> None:
     assert clips.samples == 2 * clips.steps and clips.frames == 2 * clips.samples
     assert "clips" in str([*ledger.table().columns[0].cells])
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    assert 0 <= rows[-1]["score/ends"] <= 1 and "score" not in rows[0], "every 500 steps and at the end"
+    assert all(0 <= rows[-1][f"score/{name}"] <= 1 for name in ("ends", "others"))
+    assert "score" not in rows[0], "every 500 steps and at the end"
     load_model(tmp_path / "run" / "weights")
 
 
@@ -93,12 +97,47 @@ def test_settings_of_a_recipe(tmp_path: Path) -> None:
     assert none.recipe.lora is None
 
 
-def test_what_is_learnt_from_cannot_be_held_out(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("was", "becomes", "message"),
+    [
+        ("span: [0.6, 1.0]", "span: [0.5, 1.0]", "ends is to be held out, but clips has the same annotations"),
+        ("sequences: [0.5, 1.0]", "sequences: [0.4, 1.0]", "others is to be held out, but clips has the same"),
+        ("name: others", "name: ends", "sources need names of their own, got ends, ends"),
+    ],
+)
+def test_what_is_learnt_from_cannot_be_held_out(tmp_path: Path, was: str, becomes: str, message: str) -> None:
     write_coco_instances(tmp_path / "coco")
     write_davis(tmp_path / "davis")
-    text = WHOLE.replace("span: [0.6, 1.0]", "span: [0.5, 1.0]")
-    with pytest.raises(ConfigError, match="ends is to be held out, but clips has the same annotations"):
+    plan = read_plan(written(tmp_path, WHOLE.replace(was, becomes)))
+    with pytest.raises(ConfigError, match=message):
+        train_plan(plan, "nano", tmp_path / "run", Console(), "float32", cpu=True)
+
+
+def test_chats_have_no_part_in_the_first_stage(tmp_path: Path) -> None:
+    write_coco_instances(tmp_path / "coco")
+    write_chats(tmp_path / "talk")
+    text = "{stage: segmentor, steps: 9, sources: [{path: coco}, {path: talk/chats.json, media: talk/images}]}"
+    with pytest.raises(ConfigError, match="chats have none: take chats out of the plan"):
         train_plan(read_plan(written(tmp_path, text)), "nano", tmp_path / "run", Console(), "float32", cpu=True)
+
+
+def test_scores_of_runs_that_are_trained_otherwise_compare(tmp_path: Path) -> None:
+    """Each source is scored on its own batches, which nothing that is said about learning changes."""
+    for split in ("train", "valid"):
+        write_youtube_vos(tmp_path / "videos", split)
+    write_davis(tmp_path / "davis")
+    text = "{stage: joint, steps: 9, data: DATA, sources: [{path: videos}], held_out: {batches: 2, sources: ["
+    text += "{path: videos}, {path: davis, name: clips, frames: 2, weight: 9.0}]}}"
+    found = []
+    for data in ("{}", "{seed: 4, balance: 0.9, clip_share: 0.0, canonical_share: 0.0, parts: {video: 3}}"):
+        plan = read_plan(written(tmp_path, text.replace("DATA", data)))
+        held_out = HeldOut(held_out_sources(plan, load_model("nano")), plan.held_out_batches)
+        assert [item.source for item in held_out.batches] == ["valid", "valid", "clips", "clips"]
+        assert all(int(item.batch.grid[0, 0]) == 1 for item in held_out.batches) and not held_out.problems
+        found.append(held_out)
+    for one, other in zip(found[0].batches, found[1].batches, strict=True):
+        assert one.names == other.names and equal(one.batch, other.batch)
+    assert found[0].describe() == found[1].describe() == json.loads(json.dumps(found[0].describe()))
 
 
 @pytest.mark.parametrize(

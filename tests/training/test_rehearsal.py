@@ -78,6 +78,12 @@ def test_streams_go_on_where_they_were_left(stop):
     assert second.describe() == first.describe()
 
 
+def test_each_process_is_given_scenes_of_its_own():
+    model = load_model("nano")
+    names = [next(iter(generated_scenes(model, 0, 2, 0, rank, world=2))).names for rank in (0, 1)]
+    assert not {*names[0]} & {*names[1]}
+
+
 def test_the_earlier_self_shares_what_rests_and_stays_what_it_was():
     model = load_model("nano")
     recipe = finetune_recipe(model, FinetuneConfig())

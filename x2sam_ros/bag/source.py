@@ -109,8 +109,12 @@ class FrameSource(ABC):
             reason = self.problems.messages[0] if self.problems.messages else "it holds none"
             raise BagError(f"{self.name}: no usable image on {self.topic or 'any topic'}: {reason}")
 
-    def pick(self, indices: Collection[int]) -> Iterator[Frame]:
+    def pick(self, indices: Collection[int], problems: Problems | None = None) -> Iterator[Frame]:
         """Yield some frames and decode no others; where one before them cannot be used, their indices are too high.
+
+        Args:
+            indices: of the frames.
+            problems: counts those that cannot be used, which are left out; None raises what is wrong.
 
         Raises:
             FrameError: one of them cannot be used.
@@ -119,8 +123,16 @@ class FrameSource(ABC):
             frame_index, rest = divmod(number, self.stride)
             if frame_index > max(indices, default=-1):
                 return
-            if rest == 0 and frame_index in indices:
-                yield self._frame(decode, frame_index)
+            if rest or frame_index not in indices:
+                continue
+            try:
+                frame = self._frame(decode, frame_index)
+            except FrameError as error:
+                if problems is None:
+                    raise
+                problems.add(f"image {number} left out: {error}")
+                continue
+            yield frame
 
     def _frame(self, decode: Callable[[], RawFrame], frame_index: int) -> Frame:
         raw = decode()

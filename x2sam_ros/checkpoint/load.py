@@ -265,10 +265,13 @@ def save_checkpoint(config: X2SAMConfig, state: dict[str, Tensor], tokenizer: To
     infos = {name: TensorInfo.of(tensor) for name, tensor in tensors.items()}
     # beside the old file and then in its place: a model that is loaded has the old one mapped
     fresh = folder / f"{WEIGHTS_FILE}.new"
-    digest = write_safetensors(
-        fresh, infos, lambda name: pieces(tensors[name]), {CHECKSUM: _checksum(tensors, tensors.__getitem__)}
-    )
-    os.replace(fresh, folder / WEIGHTS_FILE)
+    try:
+        digest = write_safetensors(
+            fresh, infos, lambda name: pieces(tensors[name]), {CHECKSUM: _checksum(tensors, tensors.__getitem__)}
+        )
+        os.replace(fresh, folder / WEIGHTS_FILE)
+    finally:
+        fresh.unlink(missing_ok=True)  # there where the disk is full
     write_settings(config, tokenizer, folder)
     write_manifest(folder, list(FOLDER_FILES), {WEIGHTS_FILE: digest})
 

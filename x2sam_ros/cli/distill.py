@@ -32,6 +32,7 @@ def distill(
         int, typer.Option(min=1, help="Batches of prompts of every kind on short clips.")
     ] = _DEFAULTS.prompts.steps,
     rounds: Annotated[int, typer.Option(min=1, max=16, help="How often a click is asked.")] = _DEFAULTS.rounds,
+    workers: Annotated[int | None, typer.Option(min=0, help="Processes that draw ahead; 0 for none.")] = None,
 ) -> None:
     """Distil a network into a smaller one on generated scenes; Ctrl-C is safe, the same command goes on."""
     from rich.console import Console
@@ -47,4 +48,5 @@ def distill(
         prompts=replace(_DEFAULTS.prompts, steps=prompts_steps),
         rounds=rounds,
     )
-    distil(load_model(teacher), read_student(student), config, out, Console(), bf16, cpu)
+    given = {} if workers is None else {"workers": workers}
+    distil(load_model(teacher), read_student(student), config, out, Console(), bf16, cpu, **given)

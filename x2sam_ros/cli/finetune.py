@@ -57,7 +57,7 @@ def finetune(
     seed: Annotated[int, typer.Option(help="Seed of everything that is drawn.")] = 0,
     cpu: Annotated[bool, typer.Option("--cpu", help="Leave a GPU alone.")] = False,
     bf16: Annotated[bool, typer.Option(help="Multiply in bfloat16.")] = True,
-    workers: Annotated[int | None, typer.Option(help="Processes that read ahead.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read ahead; 0 for none.")] = None,
 ) -> None:
     """Fine-tune a model on your own bags; Ctrl-C is safe, the same command goes on.
 
@@ -68,7 +68,8 @@ def finetune(
     import torch
     from rich.console import Console
 
-    from x2sam_ros.cli.printing import counted
+    from x2sam_ros.bag.source import Problems
+    from x2sam_ros.cli.printing import counted, print_problems
     from x2sam_ros.evaluation.before_after import BeforeAfter
     from x2sam_ros.training import finetune as training
 
@@ -91,21 +92,38 @@ def finetune(
     )
     share = config.held_out
     topics = {"topic": topic, "label_topic": label_topic}
-    training.bag_sources(bag, config, **topics)  # what is wrong with them is said before anything is scored
-    training.rehearsal_sources(rehearse or (), config)
-    console = Console()
+    _check_apart(bag, test or [], rehearse or [])
+    console, problems = Console(), Problems()
+    learnt = training.bag_sources(bag, config, problems, **topics)
+    rehearsed = training.rehearsal_sources(rehearse or (), config)
+    print_problems(problems, console)
     device = "cuda" if torch.cuda.is_available() and not cpu else "cpu"
-    kept = _kept(start, rehearse or [], [*bag, *(test or ())])
+    kept = _kept(start, rehearse or [])
     scores = BeforeAfter([*_tests(bag, test, share, topics), *kept], out / "report", device, seed, prompt or ())
     console.print("scoring the model as it is", markup=False)
     scores.before(start)
-    training.finetune(start, bag, out, config, console, cpu, rehearse or (), **topics)
+    training.finetune(start, learnt, out, config, console, cpu, rehearsed)
     weights = str(out / "weights")
     console.print("scoring what became of it", markup=False)
     _, comparison = scores.after(start, weights)
     _print(comparison, console, share, counted(len(bag), "bag"), {item.dataset.name for item in kept})
     for path in (weights, out / "report" / "report.html"):
         typer.echo(f"wrote {path}")
+
+
+def _check_apart(bags: list[Path], tests: list[Path], rehearsed: list[Path]) -> None:
+    """Raise ConfigError where something would be both trained on and tested with, or both new and old."""
+    from x2sam_ros.training.finetune import overlap
+
+    if twice := overlap(tests, bags):
+        raise ConfigError(
+            f"--test {twice[0]} and --bag {twice[1]} share recordings, which would be both trained on and tested with; "
+            "give another bag, or --held-out"
+        )
+    if twice := overlap(rehearsed, [*bags, *tests]):
+        raise ConfigError(
+            f"--rehearse {twice[0]} and {twice[1]}, a --bag or --test, share recordings; leave them away in one place"
+        )
 
 
 def _tests(bags: list[Path], tests: list[Path] | None, share: float, topics: dict[str, str | None]) -> list[Input]:
@@ -117,14 +135,11 @@ def _tests(bags: list[Path], tests: list[Path] | None, share: float, topics: dic
     from x2sam_ros.truth.part import later_part
 
     if tests:
-        twice = {path.resolve() for path in tests} & {path.resolve() for path in bags}
-        if twice:
-            raise ConfigError(f"{min(twice)} is both trained on and tested with; give another bag, or --held-out")
         return open_inputs(tests, BAG, **topics)
     return [replace(item, dataset=later_part(item.dataset, share)) for item in open_inputs(bags, BAG, **topics)]
 
 
-def _kept(start: str, rehearsed: list[Path], bags: list[Path]) -> list[Input]:
+def _kept(start: str, rehearsed: list[Path]) -> list[Input]:
     """Open what must not be forgotten: generated clips, for a model that knows them, and the ends of what is given."""
     from dataclasses import replace
 
@@ -134,9 +149,6 @@ def _kept(start: str, rehearsed: list[Path], bags: list[Path]) -> list[Input]:
     from x2sam_ros.truth.chat import is_chat
     from x2sam_ros.truth.part import held_out_part
 
-    twice = {path.resolve() for path in bags} & {path.resolve() for path in rehearsed}
-    if twice:
-        raise ConfigError(f"{min(twice)} is a --bag or a --test, and rehearsed, too; leave it away in one place")
     found = []
     if knows_scenes(start):
         scenes = generated_dataset(KEPT_CLIPS, KEPT_FRAMES)

@@ -20,7 +20,7 @@ FORMATS = ("coco", "cvat-images", "cvat-video")
 
 def label(
     recording: Annotated[Path, typer.Argument(help="Bag, video or folder of images that the masks belong to.")],
-    out: Annotated[Path, typer.Option(help="With --to a new folder, with --corrected an .mcap file.")],
+    out: Annotated[Path, typer.Option(help="With --to a new folder, with --corrected a new .mcap file.")],
     to: Annotated[str | None, typer.Option(help=f"Export masks as {', '.join(FORMATS)}.")] = None,
     masks: Annotated[
         Path | None, typer.Option(help="Bag with the published masks; the recording itself by default.")
@@ -54,6 +54,7 @@ def label(
             raise ConfigError(f"cannot export to {to!r:.80}; expected {', '.join(FORMATS)}")
         if pictures is not None:
             raise ConfigError("--pictures is for --corrected; leave it away")
+        _check_new(out, "folder")
         _export(open_source(recording, topic, stride), masks or recording, mask_topic, to, out)
         return
     for name, given in (
@@ -63,21 +64,27 @@ def label(
     ):
         if given is not None:
             raise ConfigError(f"{name} is for --to; leave it away")
-    if out.resolve() == recording.resolve():
-        raise ConfigError(f"--out {out} is the recording itself; give another name")
+    _check_new(out, "file")
     _import(open_source(recording, topic), corrected, pictures, out)
+
+
+def _check_new(out: Path, kind: str) -> None:
+    if out.exists():
+        raise ConfigError(
+            f"{out} is there already; give --out a new {kind}, so that nothing recorded, published or corrected is lost"
+        )
 
 
 def _export(source: FrameSource, masks: Path, mask_topic: str | None, to: str, out: Path) -> None:
     from rich.console import Console
 
-    from x2sam_ros.cli.printing import counted
+    from x2sam_ros.bag.source import Problems
+    from x2sam_ros.cli.printing import counted, print_problems
     from x2sam_ros.training import label_coco, label_cvat
     from x2sam_ros.training.labelling import export_images, read_published
 
-    if out.exists():
-        raise ConfigError(f"{out} is there already; give --out a new folder, so that nothing corrected is lost")
-    published = read_published(masks, mask_topic)
+    damaged = Problems()
+    published = read_published(masks, damaged, mask_topic)
     file = out / ("annotations.json" if to == "coco" else "annotations.xml")
     write = {
         "coco": label_coco.write_coco,
@@ -92,7 +99,10 @@ def _export(source: FrameSource, masks: Path, mask_topic: str | None, to: str, o
         shutil.rmtree(out, ignore_errors=True)  # half an export looks like a whole one
         raise
     count = sum(len(image.marks) for image in images)
-    Console().print(
+    console = Console()
+    print_problems(damaged, console)
+    print_problems(source.problems, console)
+    console.print(
         f"{file}: {counted(count, 'mask')} on {counted(len(images), 'image')}; labels of a CVAT task: "
         f"{out / label_cvat.LABELS_FILE}",
         markup=False,
@@ -104,7 +114,7 @@ def _import(source: FrameSource, corrected: Path, pictures: Path | None, out: Pa
     from rich.console import Console
     from rich.progress import Progress
 
-    from x2sam_ros.cli.printing import counted, plain
+    from x2sam_ros.cli.printing import counted, plain, print_problems
     from x2sam_ros.training.labelling import settled, write_truth
 
     labelled = settled(_read(corrected, pictures))
@@ -112,14 +122,17 @@ def _import(source: FrameSource, corrected: Path, pictures: Path | None, out: Pa
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("writing", total=source.num_frames)
         written = write_truth(labelled, source, out, lambda: bar.advance(task))
-    for problem in source.problems.messages:
-        console.print(f"left out: {problem}", markup=False, soft_wrap=True)
+    print_problems(source.problems, console)
     names = ", ".join(f"{number} {plain(name)}" for number, name in labelled.names.items())
     console.print(
         f"{out}: {written.annotated} of {counted(written.images, 'image')} annotated; objects: {names}",
         markup=False,
         soft_wrap=True,
     )
+    if labelled.by_label:
+        masks = counted(labelled.by_label, "mask")
+        said = f"{masks} without an object_id: taken for the object that has the same label on other images"
+        console.print(said, markup=False, soft_wrap=True)
     if written.overlapping:
         said = f"objects overlap on {counted(written.overlapping, 'image')}; there the smaller one is on top"
         console.print(said, markup=False)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from x2sam_ros.bag.replay import TargetSummary
+    from x2sam_ros.bag.source import Problems
     from x2sam_ros.types import Grounding
 
 
@@ -27,6 +29,14 @@ def plain(text: str) -> str:
 def counted(number: int, noun: str) -> str:
     """Return a number of things in words, "1 target" or "2 targets"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def print_problems(problems: Problems, console: Console) -> None:
+    """Print what was left out, the first ones in words."""
+    for message in problems.messages:
+        console.print(plain(message), markup=False, soft_wrap=True)
+    if more := problems.count - len(problems.messages):
+        console.print(f"{more} more like these", markup=False)
 
 
 def coloured(grounding: Grounding, before: str = "") -> Text:

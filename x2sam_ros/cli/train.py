@@ -14,8 +14,14 @@ _DEFAULTS = TrainConfig()
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="Folder for state, log, plot and weights; an unfinished run resumes.")],
-    weights: Annotated[str, typer.Option(help="Checkpoint to start from, for example nano; empty: from scratch.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for states, log, plot and weights; an unfinished run resumes.")],
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="Checkpoint to start from, for example nano; empty: from scratch. A memory that looks at the place it "
+            "is asked about, as a memory phase leaves it, is taught on; any other is started so for that phase."
+        ),
+    ] = "",
     preset: Annotated[str, typer.Option(help="Which network.")] = "nano",
     seed: Annotated[int, typer.Option(help="Seed of scenes and weights.")] = _DEFAULTS.seed,
     device: Annotated[
@@ -30,6 +36,9 @@ def train(
     video_steps: Annotated[int, typer.Option(min=0, help="Batches of the third phase.")] = _DEFAULTS.video.steps,
     words_steps: Annotated[int, typer.Option(min=0, help="Batches of the fourth phase.")] = _DEFAULTS.words.steps,
     memory_steps: Annotated[int, typer.Option(min=0, help="Batches of the last phase.")] = _DEFAULTS.memory.steps,
+    text_dropout: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of a clip's prompts without their words after the first frame.")
+    ] = _DEFAULTS.text_dropout,
 ) -> None:
     """Train a preset on generated scenes; Ctrl-C is safe, the same command goes on."""
     import torch
@@ -45,6 +54,7 @@ def train(
         video=replace(_DEFAULTS.video, steps=video_steps),
         words=replace(_DEFAULTS.words, steps=words_steps),
         memory=replace(_DEFAULTS.memory, steps=memory_steps),
+        text_dropout=text_dropout,
     )
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

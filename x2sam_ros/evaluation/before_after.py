@@ -11,11 +11,11 @@ from x2sam_ros.errors import TruthError
 from x2sam_ros.evaluation.compare import Comparison, compare
 from x2sam_ros.evaluation.inputs import Input
 from x2sam_ros.evaluation.plan import CellPlan, X2SamOpener, check_prompt, plan_cells
-from x2sam_ros.evaluation.prompting import PROMPTS
+from x2sam_ros.evaluation.prompting import PROMPTS, own_words
 from x2sam_ros.evaluation.report.page import write_report
 from x2sam_ros.evaluation.results import Results
 from x2sam_ros.evaluation.runner import Watch, run_cells
-from x2sam_ros.truth.dataset import Dataset, Kind
+from x2sam_ros.truth.dataset import Dataset, Kind, Sequence
 
 NAMED_PROMPTS, UNNAMED_PROMPTS = ("text", "box"), ("box",)
 """How objects are asked for, with and without names."""
@@ -30,7 +30,7 @@ class BeforeAfter:
         device: where the session runs.
         seed: of prompts that are drawn.
         prompts: kinds of prompts, where the ground truth has them; () takes words and boxes for objects, or boxes alone
-            where nothing has a name.
+            where nothing has a name of its own.
     """
 
     def __init__(
@@ -85,5 +85,16 @@ class BeforeAfter:
         wanted = tuple(prompt for prompt in self._prompts if prompt in PROMPTS[dataset.kind])
         if wanted or dataset.kind is not Kind.OBJECTS:
             return wanted
-        named = dataset.categories or any(sequence.expressions for sequence in dataset.sequences)
-        return NAMED_PROMPTS if named else UNNAMED_PROMPTS
+        return usual_prompts(dataset)
+
+
+def usual_prompts(dataset: Dataset) -> tuple[str, ...]:
+    """Return how objects are asked for where nothing is said: with words, too, where one has a name of its own."""
+    return NAMED_PROMPTS if any(_has_words(one, dataset) for one in dataset.sequences) else UNNAMED_PROMPTS
+
+
+def _has_words(sequence: Sequence, dataset: Dataset) -> bool:
+    try:
+        return bool((dataset.categories or sequence.expressions) and own_words(sequence, dataset.categories))
+    except TruthError:  # which is said when it is run
+        return False

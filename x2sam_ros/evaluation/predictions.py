@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from x2sam_ros.errors import FrameError, TruthError
 from x2sam_ros.evaluation.whole_file import write_whole
 from x2sam_ros.rle import Counts, decode_rle, encode_rle, from_coco, to_coco
@@ -105,14 +103,6 @@ class FramePrediction:
 
     def _runs(self, predicted: PredictedMask) -> Counts:
         return from_coco({"size": self.size, "counts": predicted.rle})
-
-    def mask_of_prompt(self, prompt_id: str) -> BoolArray:
-        """Unite the masks of all targets that answer a prompt, bool (H, W)."""
-        united = np.zeros(self.size, np.bool_)
-        for predicted in self.masks:
-            if predicted.prompt_id == prompt_id:
-                united |= self.mask(predicted)
-        return united
 
 
 def rle_of(mask: BoolArray) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass
@@ -55,8 +56,8 @@ def make_prompts(
 
     Objects are prompted one by one, on the first annotated frame that shows them: with their mask; with a click on the
     pixel farthest from the mask's edge; with a scribble as V-VGD draws it (``draw_region``); with the tight box; or
-    with words, the first expression that means exactly this object, else the name of its class. Without either, an
-    object is not asked for in words. Nor are crowds and what is never seen, however they are prompted.
+    with words, see ``own_words``; without any, an object is not asked for in words. Nor are crowds and what is never
+    seen, however they are prompted.
 
     Everything else is asked on the first frame: each expression by itself (task grefseg where it means several objects
     or none, reaseg where it is a question, else refseg); all classes in one list, cut into several of at most
@@ -96,7 +97,7 @@ def make_prompts(
 
 
 def _objects(sequence: Sequence, kind: str, categories: Listed[Category], seed: int) -> list[PlannedPrompt]:
-    words = _words(sequence, categories) if kind == "text" else {}
+    words = own_words(sequence, categories) if kind == "text" else {}
     order = [
         thing.object_id
         for thing in sequence.objects
@@ -124,10 +125,17 @@ def _objects(sequence: Sequence, kind: str, categories: Listed[Category], seed: 
     return [planned[object_id] for object_id in order if object_id in planned]
 
 
-def _words(sequence: Sequence, categories: Listed[Category]) -> dict[int, str]:
-    """Return what each object is called: the first expression that means exactly it, else its class."""
+def own_words(sequence: Sequence, categories: Listed[Category]) -> dict[int, str]:
+    """Return words for objects: the first expression that means exactly it, else its class, if it alone is of that.
+
+    Raises:
+        TruthError: the objects had to be looked for, and an annotation is damaged.
+    """
     names = {category.category_id: category.name for category in categories}
-    words = {thing.object_id: names[thing.category_id] for thing in sequence.objects if thing.category_id in names}
+    own = [thing for thing in sequence.objects if thing.category_id in names and not thing.is_crowd]
+    called = {thing.object_id: names[thing.category_id] for thing in own if thing.category_id is not None}
+    count = Counter(called.values())
+    words = {object_id: name for object_id, name in called.items() if count[name] == 1}
     exact = {said.object_ids[0]: said.text for said in reversed(sequence.expressions) if len(said.object_ids) == 1}
     return words | exact
 

@@ -45,16 +45,18 @@ class VisionFeatures:
     deepstack: tuple[Tensor, ...]
     counts: tuple[int, ...]
 
-    def gather(self, image_index: Sequence[int]) -> VisionFeatures:
-        """Return the pictures ``image_index`` names, in that order; one may be named more than once."""
+    def gather(self, image_index: Sequence[int | None]) -> VisionFeatures:
+        """Return the pictures ``image_index`` names, in that order; one may be named more than once, None is empty."""
         if list(image_index) == list(range(len(self.counts))):
             return self
-        parts = self.embeds.split(self.counts)
-        layers = [layer.split(self.counts) for layer in self.deepstack]
+        counts = (*self.counts, 0)
+        chosen = [-1 if i is None else i for i in image_index]
+        parts = self.embeds.split(counts)
+        layers = [layer.split(counts) for layer in self.deepstack]
         return VisionFeatures(
-            torch.cat([parts[i] for i in image_index]),
-            tuple(torch.cat([layer[i] for i in image_index]) for layer in layers),
-            tuple(self.counts[i] for i in image_index),
+            torch.cat([parts[i] for i in chosen]),
+            tuple(torch.cat([layer[i] for i in chosen]) for layer in layers),
+            tuple(counts[i] for i in chosen),
         )
 
 
@@ -230,7 +232,7 @@ class LanguageModel(nn.Module):
         self,
         batch: TokenBatch,
         vision: VisionFeatures | None = None,
-        image_index: Sequence[int] | None = None,
+        image_index: Sequence[int | None] | None = None,
         region_tokens: Tensor | None = None,
         cache: DynamicCache | None = None,
     ) -> Tensor:
@@ -239,7 +241,8 @@ class LanguageModel(nn.Module):
         Args:
             batch: B tokenised prompts.
             vision: N encoded pictures; None for prompts without one.
-            image_index: the picture of each row, B values; by default row i has picture i, or all share the only one.
+            image_index: the picture of each row, B values, None for a row without one; by default row i has picture i,
+                or all share the only one.
             region_tokens: float (R, K, D), the regions of all rows one after another.
             cache: what was read before, the same number of tokens in every row; gains keys and values of ``batch``.
 

@@ -41,8 +41,8 @@ REPEAT_S = 1.0
 LATE_S = 0.5
 """How long a message may be on its way from a node that has nothing left to do."""
 
-LEAD_S = 0.02
-"""How long before its image a prompt is sent, so that it is there first."""
+LEAD_S = 0.1
+"""How long before its image a prompt is sent, so that it is there first; less where stamps pass faster than time."""
 
 AHEAD = 16
 """Images that are read before their time."""
@@ -218,14 +218,15 @@ class LivePlayer(NodeLink):
         sent: list[_Sent] = []
         late_ms, unordered = 0.0, 0
         start_ns = stamp_ns = self._new_stamp()
-        started_s = time.monotonic() + LEAD_S
+        lead_s = LEAD_S / max(1.0, self._rate)  # nodes wait for stamps that are not too far ahead
+        started_s = time.monotonic() + lead_s
         for frame in packed:
             if sent:
                 step_ns = frame.stamp_ns - sent[-1].frame.stamp_ns
                 unordered += step_ns <= 0
                 stamp_ns += step_ns if step_ns > 0 else round(1e9 / NOMINAL_FPS)
             due_s = started_s + (stamp_ns - start_ns) * 1e-9 / self._rate
-            self.spin_while(self._is_alive, due_s - LEAD_S - time.monotonic())
+            self.spin_while(self._is_alive, due_s - lead_s - time.monotonic())
             for prompt in prompts.get(frame.frame_index, ()):
                 prompt.image_stamp = convert.to_header(stamp_ns, "").stamp
                 self._prompts.publish(prompt)

@@ -13,19 +13,22 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from accelerate import PartialState
 from rich.console import Console
 from torch import Tensor, nn
 
 from x2sam_ros.checkpoint.load import build_model, read_config
+from x2sam_ros.checkpoint.settings import CONFIG_FILE
 from x2sam_ros.config import DistillConfig
 from x2sam_ros.engine.region import NEGATIVE_RADIUS, POINT_RADIUS
-from x2sam_ros.errors import ConfigError
+from x2sam_ros.errors import CheckpointError, ConfigError
 from x2sam_ros.model.config import PRESETS, X2SAMConfig, preset, to_dict
 from x2sam_ros.model.encoder import ImageFeatures
 from x2sam_ros.model.memory import MemoryEntry
 from x2sam_ros.model.regions import draw_points
 from x2sam_ros.model.segmentor import StepOutput
 from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.training.data.joint import JointSettings
 from x2sam_ros.training.feed import SceneSource, SceneSources, SourceBatch
 from x2sam_ros.training.initialise import initialise
 from x2sam_ros.training.joint import JointTrainer
@@ -38,8 +41,6 @@ _SEES: Rates = (("*", 0.0), (f"{_ENCODER}*", 1.0), ("extra_projector.*", 1.0), (
 _ANSWERS: Rates = (*_SEES, ("segmentor.*", 1.0))
 """What learns in the two stages; the language side stays the teacher's."""
 
-_WORKERS = 2  # processes that draw scenes
-
 
 def read_student(name: str) -> X2SAMConfig:
     """Return the network of a preset, or of a folder with a config.json.
@@ -47,7 +48,13 @@ def read_student(name: str) -> X2SAMConfig:
     Raises:
         CheckpointError: there is no such file, or it describes no network.
     """
-    return preset(name) if name in PRESETS else read_config(Path(name))
+    if name in PRESETS:
+        return preset(name)
+    if not (Path(name) / CONFIG_FILE).is_file():
+        raise CheckpointError(
+            f"no student {name!r:.200}; expected {', '.join(PRESETS)}, or a folder whose {CONFIG_FILE} describes one"
+        )
+    return read_config(Path(name))
 
 
 def distil(
@@ -58,6 +65,7 @@ def distil(
     console: Console,
     bf16: bool = True,
     cpu: bool = False,
+    workers: int = JointSettings.workers,
 ) -> None:
     """Teach a student on generated scenes and write its weights to ``folder/weights``; a stopped run goes on.
 
@@ -69,24 +77,33 @@ def distil(
         console: for progress.
         bf16: whether to multiply in bfloat16.
         cpu: whether to leave a GPU alone.
+        workers: processes that draw scenes ahead; 0 draws them in this one.
 
     Raises:
-        ConfigError: see `start_student`, or the folder holds another run.
+        ConfigError: see `start_student`, the folder holds another run, or clicks and prompts, which are learnt at once,
+            have different learning rates.
         TrainingError: a loss is not finite; the state before is saved.
         CheckpointError: a state cannot be saved; the one before is still there.
     """
+    rates = config.clicks.learning_rate, config.prompts.learning_rate
+    if rates[0] != rates[1]:
+        raise ConfigError(
+            f"the learning rates of clicks and prompts are {rates}; they are learnt at once, give one rate"
+        )
+    processes = PartialState(cpu=cpu)
+    rank, world = processes.process_index, processes.num_processes
     torch.manual_seed(config.seed)
     model = start_student(student, teacher)
     stages = (
         ("features", FeatureLoss(model, teacher), ("features",), _SEES),
         ("answers", PromptLoss(model, teacher, config.rounds), ("clicks", "prompts"), _ANSWERS),
     )
-    for name, loss, phases, rates in stages:
+    for name, loss, phases, factors in stages:
         shapes = [config.phase(phase) for phase in phases]
         steps = sum(shape.steps for shape in shapes)
         recipe = Recipe(
             steps,
-            rates,
+            factors,
             lora=None,
             learning_rate=shapes[0].learning_rate,
             betas=config.betas,
@@ -99,7 +116,7 @@ def distil(
             checkpoint_every=config.checkpoint_every,
         )
         sources = tuple(SceneSource(phase, shape.steps) for phase, shape in zip(phases, shapes))
-        scenes = SceneSources(config, student, teacher.tokenizer, sources, steps, _WORKERS)
+        scenes = SceneSources(config, student, teacher.tokenizer, sources, steps, workers, rank=rank, world=world)
         trainer = JointTrainer(loss, recipe, scenes, folder / name, teacher.identity, cpu)
         trainer.run(console)
     trainer.export(folder / "weights")
@@ -213,9 +230,8 @@ class _Viewer:
         segmentor = self.model.segmentor
         with torch.set_grad_enabled(self.learns):
             self.bank.append(segmentor.write_memory(self.pixels, self.output))
-            stored = self.bank[-self.model.config.segmentor.memory.num_maskmem :]
             self.pixels = segmentor.decode_pixels(frame_part(self.images, frame, self.frames), first=False)
-            memory = recall(stored, self.batch.strides.to(self.model.device))
+            memory = recall(segmentor, self.bank, self.batch.strides.to(self.model.device))
             self.output = segmentor.step(self.pixels, self.condition, memory)
             return self.output
 

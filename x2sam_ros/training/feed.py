@@ -137,7 +137,8 @@ class SceneSource:
 class SceneSources(NumberedSources):
     """Generated scenes as `Sources`: what comes when depends on the seed and the number of steps alone.
 
-    Each source has its share of the steps, to the step; batch k of a phase is the same whatever comes between.
+    Each source has its share of the steps, to the step; batch k of a phase is the same whatever comes between. Several
+    processes share the batches of each phase among them.
 
     Args:
         config: the seed, and what the phases draw.
@@ -147,6 +148,7 @@ class SceneSources(NumberedSources):
         steps: steps of the optimiser that there are batches for.
         workers: processes that draw ahead; 0 draws in this one.
         seeds: scene seeds to draw from, the last left out.
+        rank, world: this process and how many there are; each draws every so many batches of a phase.
     """
 
     def __init__(
@@ -158,6 +160,8 @@ class SceneSources(NumberedSources):
         steps: int,
         workers: int = 0,
         seeds: tuple[int, int] = TRAINING_SEEDS,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
         self._about = {"train": asdict(config), "sources": [asdict(source) for source in sources], "steps": steps}
         self._parts = {source.phase: source.parts for source in sources}
@@ -168,10 +172,12 @@ class SceneSources(NumberedSources):
         numbers = dict.fromkeys(self._parts, 0)
         plan = list[tuple[str, int]]()
         for source in (sources[index] for index in drawn):
-            plan += [(source.phase, numbers[source.phase] + part) for part in range(source.parts)]
-            numbers[source.phase] += source.parts
+            for _ in range(source.parts):
+                plan.append((source.phase, numbers[source.phase] * world + rank))
+                numbers[source.phase] += 1
         batches = {
-            phase: SceneBatches(config, model, tokenizer, phase, 0, count, seeds) for phase, count in numbers.items()
+            phase: SceneBatches(config, model, tokenizer, phase, 0, count * world, seeds)
+            for phase, count in numbers.items()
         }
         self.plan = plan
         """Phase of each batch, and its number in it."""

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from rich.console import Console
 
+from x2sam_ros.bag.source import FrameSource, Problems
 from x2sam_ros.checkpoint.load import config_of, load_model, weights_sha256
 from x2sam_ros.errors import ConfigError, TruthError
 from x2sam_ros.model.x2sam import X2SAM
@@ -31,7 +35,7 @@ from x2sam_ros.training.rehearsal import (
     generated_scenes,
 )
 from x2sam_ros.truth.chat import is_chat
-from x2sam_ros.truth.dataset import Sequence
+from x2sam_ros.truth.dataset import Sequence, TrueFrame
 from x2sam_ros.truth.open import open_dataset
 from x2sam_ros.truth.part import held_out_part, places_within
 from x2sam_ros.types import Task
@@ -69,7 +73,7 @@ class FinetuneConfig:
         lora: adapters on the language model, which rests otherwise; else it learns itself.
         bf16: multiply in bfloat16.
         seed: of everything that is drawn.
-        workers: processes that read ahead.
+        workers: processes that read or draw ahead, for the bags and for each of what is rehearsed; 0 for none.
 
     Raises:
         ConfigError: a value that makes no sense.
@@ -85,7 +89,7 @@ class FinetuneConfig:
     lora: bool = True
     bf16: bool = True
     seed: int = 0
-    workers: int = 2
+    workers: int = JointSettings.workers
 
     @property
     def all_steps(self) -> int:
@@ -93,15 +97,18 @@ class FinetuneConfig:
         return round(self.steps / (1 - self.rehearsal))
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "frames", "max_stride"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least 1")
+        least = {"steps": 1, "batch": 1, "frames": 1, "max_stride": 1, "seed": 0, "workers": 0}
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} is {getattr(self, name)}, expected at least {low}")
+        if not 0 < self.learning_rate < math.inf:
+            raise ConfigError(f"learning_rate is {self.learning_rate}, expected a number above 0")
         for name in ("held_out", "rehearsal"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a share from 0 to below 1")
 
 
-def bag_sources(bags: Listed[Path], config: FinetuneConfig, **topics: Any) -> list[SourceConfig]:
+def bag_sources(bags: Listed[Path], config: FinetuneConfig, problems: Problems, **topics: Any) -> list[SourceConfig]:
     """Return what is asked about bags with label images.
 
     Objects are pointed at, listed by their names, and asked for by a name that one of them has alone; each on pictures,
@@ -110,23 +117,27 @@ def bag_sources(bags: Listed[Path], config: FinetuneConfig, **topics: Any) -> li
     Args:
         bags: bags, each with label images.
         config: how.
+        problems: counts bags that end early, and images that cannot be used, up to the first that shows an object;
+            training leaves them out.
         topics: ``topic`` and ``label_topic`` of all bags, where their names do not tell.
 
     Raises:
-        TruthError: a bag has no ground truth, or too few annotated images.
+        TruthError: a bag has no ground truth, too few annotated images, or none that shows an object and can be used.
         ConfigError: a bag is given twice.
     """
-    _check_distinct(bags, "a bag")
+    for number, bag in enumerate(bags):
+        if twice := overlap([bag], bags[:number]):
+            raise ConfigError(f"a bag is given twice: {twice[0]} and {twice[1]} share recordings; give each once")
     found: list[SourceConfig] = []
     span = (0.0, 1 - config.held_out)
     for number, bag in enumerate(bags):
         dataset = open_dataset(bag, BAG, **topics)
-        annotated = [len(places_within(sequence, span)) for sequence in dataset.sequences]
-        if not sum(annotated):
+        places = [places_within(sequence, span) for sequence in dataset.sequences]
+        if not any(places):
             raise TruthError(f"{bag} has too few annotated images to train on; annotate more, or hold out fewer")
-        for sequence, count in zip(dataset.sequences, annotated):
-            if count:
-                _check_shows(sequence, places_within(sequence, span))
+        for sequence, own in zip(dataset.sequences, places):
+            if own:
+                _check_shows(sequence, own, problems)
         names = [
             [thing.category_id for thing in sequence.objects if thing.category_id is not None]
             for sequence in dataset.sequences
@@ -135,7 +146,7 @@ def bag_sources(bags: Listed[Path], config: FinetuneConfig, **topics: Any) -> li
         tasks += [Task.GENSEG] if any(names) else []
         tasks += [Task.REFSEG] if any(held.count(name) == 1 for held in names for name in held) else []
         shapes = [(1, config.batch)]
-        if 1 < config.frames <= max(annotated):
+        if 1 < config.frames <= max(map(len, places)):
             shapes.append((config.frames, math.ceil(config.batch / 4)))
         for task in tasks:
             for frames, batch in shapes:
@@ -146,24 +157,47 @@ def bag_sources(bags: Listed[Path], config: FinetuneConfig, **topics: Any) -> li
     return found
 
 
-def _check_shows(sequence: Sequence, places: Listed[int]) -> None:
+def _check_shows(sequence: Sequence, places: Listed[int], problems: Problems) -> None:
     """Read images with their labels up to the first object, so that labels that do not fit are found early.
 
     Raises:
-        TruthError: they do not fit, or there is no object.
+        TruthError: there is no object, or no image that can be used.
     """
-    for frame in sequence.frames().pick(set(places)):
-        truth = sequence.truth(frame)
-        if truth is not None and truth.object_ids:
-            return
-    raise TruthError(
-        f"{sequence.name}: no annotated image shows an object, of the {len(places)} that would be trained on; label one"
-    )
+    own = Problems()
+    source = sequence.frames()
+    if source.num_images is None:
+        problems.add(f"{sequence.name} is damaged and ends early; what can be read of it is learnt from")
+    found = any(truth.object_ids for truth in _truths(sequence, source, places, own))
+    for message in own.messages:
+        problems.add(f"{sequence.name}: {message}")
+    if more := own.count - len(own.messages):
+        problems.add(f"{sequence.name}: {more} more like these")
+    if not found:
+        reason = f", and {own.count} cannot be used: {own.messages[0]}" if own.messages else ""
+        raise TruthError(
+            f"{sequence.name}: no annotated image shows an object, of the {len(places)} that would be trained on"
+            f"{reason}; label one"
+        )
 
 
-def _check_distinct(paths: Listed[Path], what: str) -> None:
-    if len({path.resolve() for path in paths}) < len(paths):
-        raise ConfigError(f"{what} is given twice; give each once")
+def _truths(sequence: Sequence, source: FrameSource, places: Listed[int], problems: Problems) -> Iterator[TrueFrame]:
+    for frame in source.pick(set(places), problems):
+        try:
+            truth = sequence.truth(frame)
+        except TruthError as error:
+            problems.add(f"image {frame.frame_index} left out: {error}")
+            continue
+        if truth is not None:
+            yield truth
+
+
+def overlap(paths: Iterable[Path], others: Iterable[Path]) -> tuple[Path, Path] | None:
+    """Return the first path and other path of which one is, or lies in, the other; None where there are none."""
+    for path, other in product(paths, others):
+        here, there = path.resolve(), other.resolve()
+        if here == there or here in there.parents or there in here.parents:
+            return path, other
+    return None
 
 
 def finetune_recipe(model: X2SAM, config: FinetuneConfig) -> Recipe:
@@ -200,34 +234,51 @@ def rehearsal_sources(paths: Listed[Path], config: FinetuneConfig) -> list[Sourc
         TruthError: one holds no ground truth, or too little to hold some of it out.
         ConfigError: one is given twice.
     """
-    _check_distinct(paths, "what is rehearsed")
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise ConfigError("what is rehearsed is given twice; give each once")
     found = []
     for number, path in enumerate(paths):
         part: dict[str, Any] = {}
         if not is_chat(path):
-            dataset = open_dataset(path)
+            dataset = open_dataset(path, training=True)
             held_out_part(dataset, KEPT_HELD_OUT, most=1)
             part["span" if len(dataset.sequences) == 1 else "sequences"] = (0.0, 1 - KEPT_HELD_OUT)
         found.append(SourceConfig(str(path), f"{number + 1} {path.stem}", batch=config.batch, **part))
     return found
 
 
-def rehearsal_streams(model: X2SAM, paths: Listed[Path], config: FinetuneConfig) -> list[Stream]:
+def rehearsal_streams(
+    model: X2SAM,
+    rehearsed: Listed[SourceConfig],
+    config: FinetuneConfig,
+    console: Console,
+    rank: int = 0,
+    world: int = 1,
+) -> list[Stream]:
     """Return what keeps a network from forgetting.
 
     Generated scenes for one that was trained on them; the ground truth that is given; and where there is neither,
     generated scenes whose answers are to stay what they were, for which no truth is needed.
+
+    Args:
+        model: the network.
+        rehearsed: see ``rehearsal_sources``.
+        config: how it is fine-tuned.
+        console: is told what was left out.
+        rank, world: this process and how many there are.
     """
     given: list[tuple[Sources, str]] = []
-    if paths:
-        given.append((_joined(rehearsal_sources(paths, config), model, config), REHEARSED))
-    if not paths or model.config.preset in SCENE_PRESETS:
+    if rehearsed:
+        given.append((_joined(rehearsed, model, config, console, rank, world), REHEARSED))
+    if not rehearsed or model.config.preset in SCENE_PRESETS:
         mark = REHEARSED if model.config.preset in SCENE_PRESETS else AS_BEFORE
-        given.append((generated_scenes(model, config.seed, config.all_steps, config.workers), mark))
+        given.append((generated_scenes(model, config.seed, config.all_steps, config.workers, rank, world), mark))
     return [Stream(sources, config.rehearsal / len(given), mark) for sources, mark in given]
 
 
-def _joined(configs: Listed[SourceConfig], model: X2SAM, config: FinetuneConfig) -> JointSources:
+def _joined(
+    configs: Listed[SourceConfig], model: X2SAM, config: FinetuneConfig, console: Console, rank: int, world: int
+) -> JointSources:
     settings = JointSettings(
         seed=config.seed,
         epochs=config.all_steps,  # every epoch has a step at least
@@ -236,18 +287,20 @@ def _joined(configs: Listed[SourceConfig], model: X2SAM, config: FinetuneConfig)
         tries=_TRIES,
         workers=config.workers,
     )
-    return JointSources(configs, model.config, model.tokenizer, settings)
+    sources = JointSources(configs, model.config, model.tokenizer, settings, rank, world)
+    if rank == 0:
+        sources.tell(console)
+    return sources
 
 
 def finetune(
     checkpoint: str,
-    bags: Listed[Path],
+    bags: Listed[SourceConfig],
     folder: Path,
     config: FinetuneConfig,
     console: Console,
     cpu: bool = False,
-    rehearsed: Listed[Path] = (),
-    **topics: Any,
+    rehearsed: Listed[SourceConfig] = (),
 ) -> Ledger:
     """Fine-tune a checkpoint on bags; ``folder/weights`` is what the node loads, adapters worked in.
 
@@ -255,28 +308,27 @@ def finetune(
 
     Args:
         checkpoint: preset, folder or hub id.
-        bags, config, topics: as for ``bag_sources``.
+        bags: what is asked about them, see ``bag_sources``.
         folder: for states, log, plot and weights.
+        config: as for ``bag_sources``.
         console: shows progress.
         cpu: leave a GPU alone.
-        rehearsed: other ground truth, which must not be forgotten.
+        rehearsed: other ground truth, which must not be forgotten, see ``rehearsal_sources``.
 
     Returns:
         What it cost, by source.
 
     Raises:
-        TruthError, ConfigError, CheckpointError, TrainingError: as ``bag_sources``, ``rehearsal_sources``,
-            ``load_model`` and `JointTrainer`.
+        TruthError, ConfigError, CheckpointError, TrainingError: as ``load_model``, `JointSources` and `JointTrainer`.
     """
-    configs = bag_sources(bags, config, **topics)
+    processes = PartialState(cpu=cpu)
+    rank, world = processes.process_index, processes.num_processes
     model = load_model(checkpoint)
     recipe = finetune_recipe(model, config)
-    own = _joined(configs, model, config)
-    own.tell(console)
-    sources: Sources = own
+    sources: Sources = _joined(bags, model, config, console, rank, world)
     loss = JointLoss(model, recipe)
     if config.rehearsal:
-        old = rehearsal_streams(model, rehearsed, config)
+        old = rehearsal_streams(model, rehearsed, config, console, rank, world)
         sources = Interleaved([Stream(sources, 1 - config.rehearsal), *old])
         if any(stream.mark == AS_BEFORE for stream in old):
             loss = KeepingLoss(model, recipe)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -13,20 +15,29 @@ from x2sam_ros.training.feed import SourceBatch, Sources
 
 
 class HeldOut:
-    """The first batches of sources.
+    """The first batches of each of several sources.
 
     Args:
-        sources: held-out samples; in several processes each has its own.
-        batches: how many, in each process; they stay in memory.
+        sources: held-out samples, those of one source in each; in several processes each has its own.
+        batches: how many of each, in each process; they stay in memory.
     """
 
-    def __init__(self, sources: Sources, batches: int) -> None:
-        self._sources, self._count = sources, batches
+    def __init__(self, sources: Sequence[Sources], batches: int) -> None:
+        self._sources, self._count = tuple(sources), batches
 
     @cached_property
     def batches(self) -> list[SourceBatch]:
         """Read the batches, once."""
-        return list(islice(iter(self._sources), self._count))
+        return [batch for one in self._sources for batch in islice(iter(one), self._count)]
+
+    @property
+    def problems(self) -> list[str]:
+        """What was left out when the batches were read, in words."""
+        return [problem for batch in self.batches for problem in batch.problems]
+
+    def describe(self) -> dict[str, Any]:
+        """Return what the batches are made from, in values that JSON knows."""
+        return {"batches": self._count, "sources": [one.describe() for one in self._sources]}
 
     @torch.no_grad()
     def score(self, module: nn.Module, accelerator: Accelerator, bf16: bool) -> dict[str, float]:

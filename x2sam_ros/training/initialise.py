@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from x2sam_ros.model.encoder import HieraEncoder
-from x2sam_ros.model.layers import sine_position
+from x2sam_ros.model.layers import rotary_table, rotate, sine_position, split_heads
 from x2sam_ros.model.memory import FuserBlock, MemoryAttention, MemoryAttentionLayer
 from x2sam_ros.model.pixel_decoder import NUM_LEVELS, DeformableAttention
 from x2sam_ros.model.segmentor import Segmentor
@@ -22,6 +23,7 @@ _FINEST_STRIDE = 4
 _LEAST_TURN = 1.5  # radians over the picture; what turns less says little of where it is
 _ASIDE = 0.1
 _RIDGE = 1e-3
+_NEAR = 0.5  # fresh attention has 1, one that was started in place 0.25, before and after the memory is learnt
 
 
 def initialise(segmentor: Segmentor) -> None:
@@ -82,13 +84,17 @@ def look_in_place(segmentor: Segmentor) -> None:
     its place, and a key carries the same of its own, read from its sine position code. Some channel pairs of each head,
     those that turn about once over the finest map, are set to do so in every layer, and look past the features. The
     architecture stays as published.
+
+    An attention that looks in place already stays as it is: it was started so before, and a memory may have been learnt
+    since. See `looks_in_place`.
     """
-    attention, config = segmentor.memory_attention, segmentor.config
-    finest = config.image_size // _FINEST_STRIDE
-    stored = finest // config.memory.feature_strides[-1]
+    if looks_in_place(segmentor):
+        return
+    attention = segmentor.memory_attention
+    finest, stored = _sides(segmentor)
     pairs, angles = _place_code(attention, finest, stored)
-    code = sine_position(stored, stored, config.memory.encoder_channels, torch.device("cpu"), torch.float32)
-    seen = torch.cat([code.flatten(2)[0].T, torch.ones(stored * stored, 1)], dim=1)  # what keys are made of, and a bias
+    codes = _stored_places(segmentor)
+    seen = torch.cat([codes, torch.ones(len(codes), 1)], dim=1)  # what keys are made of, and a bias
     square = seen.T @ seen + _RIDGE * torch.eye(seen.shape[1])
     read = torch.linalg.solve(square, seen.T @ torch.cat([angles.cos(), angles.sin()], dim=1))
     gain = math.sqrt(SHARPNESS * math.sqrt(attention.head_dim) / len(pairs))
@@ -101,6 +107,44 @@ def look_in_place(segmentor: Segmentor) -> None:
             query.weight[both] *= _ASIDE
             query.bias[even], query.bias[even + 1] = gain, 0.0
             key.weight[both], key.bias[both] = (gain * read[:-1].T).to(key.weight), (gain * read[-1]).to(key.bias)
+
+
+@torch.no_grad()
+def looks_in_place(segmentor: Segmentor) -> bool:
+    """Tell whether every layer of the memory's attention looks near the very place, from what places alone say.
+
+    That is, without features: from the queries' bias at places of the finest map to the codes of all places in a stored
+    one, each head is less than half as far off on average as if it looked everywhere.
+    """
+    attention, cpu = segmentor.memory_attention, torch.device("cpu")
+    finest, stored = _sides(segmentor)
+    step = finest // stored  # as many places of the finest map as there are stored ones
+    some = torch.arange(finest * finest).view(finest, finest)[step // 2 :: step, step // 2 :: step].flatten()
+    cos, sin = rotary_table(finest, finest, attention.head_dim, attention.rope_theta, cpu)
+    here, there = (torch.cartesian_prod(*2 * [(torch.arange(side) + 0.5) / side]) for side in (finest, stored))
+    far, codes = torch.cdist(here[some], there), _stored_places(segmentor)[None]
+    for layer in attention.layers:
+        assert isinstance(layer, MemoryAttentionLayer)
+        query, key, heads = layer.cross_attn.q_proj, layer.cross_attn.k_proj, layer.cross_attn.heads
+        q = rotate(split_heads(query.bias.float().cpu().expand(1, len(some), -1), heads), (cos[some], sin[some]))
+        k = split_heads(F.linear(codes, key.weight.float().cpu(), key.bias.float().cpu()), heads)
+        looks = (q @ k.transpose(-2, -1) / math.sqrt(attention.head_dim)).softmax(-1)
+        if bool(((looks * far).sum(-1).mean(-1) > _NEAR * far.mean()).any()):
+            return False
+    return True
+
+
+def _sides(segmentor: Segmentor) -> tuple[int, int]:
+    """Return the cells on a side of the finest map, and of what is stored of it."""
+    finest = segmentor.config.image_size // _FINEST_STRIDE
+    return finest, finest // segmentor.config.memory.feature_strides[-1]
+
+
+def _stored_places(segmentor: Segmentor) -> Tensor:
+    """Return what keys carry of the place of each stored cell, (cells, channels)."""
+    _, side = _sides(segmentor)
+    channels = segmentor.config.memory.encoder_channels
+    return sine_position(side, side, channels, torch.device("cpu"), torch.float32).flatten(2)[0].T
 
 
 def _place_code(attention: MemoryAttention, finest: int, stored: int) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from x2sam_ros.checkpoint.load import save_checkpoint
-from x2sam_ros.errors import CheckpointError, ConfigError, TrainingError, X2SamError, told
+from x2sam_ros.errors import ConfigError, TrainingError, X2SamError
 from x2sam_ros.model.config import to_dict
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.activations import attention_for, checkpoint_activations
@@ -31,12 +30,13 @@ from x2sam_ros.training.feed import SourceBatch, Sources
 from x2sam_ros.training.held_out import HeldOut
 from x2sam_ros.training.ledger import HELD_OUT, Ledger
 from x2sam_ros.training.lora import adapt, merged_state
-from x2sam_ros.training.plot import plot_losses
+from x2sam_ros.training.moment import Moment, batch_norms
 from x2sam_ros.training.recipe import Recipe
 from x2sam_ros.training.run_folder import RunFolder
 
 _MODEL = "model."
 _PROGRESS = "progress.json"
+_HALF = {"bfloat16", "float16"}
 
 
 class JointTrainer:
@@ -55,7 +55,8 @@ class JointTrainer:
         held_out: what the network is scored on meanwhile; None: nothing.
 
     Raises:
-        ConfigError: nothing learns, or the folder holds a run of another configuration.
+        ConfigError: nothing learns, the types of what rests do not go with the recipe or the device, or the folder
+            holds a run of another configuration.
         CheckpointError: the state in the folder cannot be read.
     """
 
@@ -82,6 +83,8 @@ class JointTrainer:
         set_seed(recipe.seed)
         kind = type(loss).__name__  # sharding gives it another
         groups = prepare(loss, recipe)
+        types = _resting_types(loss)
+        _check_types(types, recipe.bf16, self.accelerator.device)
         if self.accelerator.distributed_type == DistributedType.FSDP:
             for parameter in loss.parameters():
                 parameter.data = parameter.data.contiguous()  # kernels lie in another order, which cannot be sharded
@@ -91,23 +94,31 @@ class JointTrainer:
         self.average = WeightAverage(self.module.parameters(), recipe.average)
         self.accelerator.register_save_state_pre_hook(self._leave_out_what_rests)
         self.ledger = Ledger(self.accelerator.device.type)
-        self.folder = RunFolder(folder)
+        self.folder = RunFolder(folder, self.accelerator.is_main_process, self._all_well)
         self.folder.check(
             {
                 "recipe": recipe.describe(),
                 "network": to_dict(self.model.config),
                 "loss": kind,
                 "sources": sources.describe(),
+                "held_out": None if held_out is None else held_out.describe(),
                 "start": start,
+                "dtype": types,
                 "processes": self.accelerator.num_processes,
             }
         )
         set_seed(recipe.seed, device_specific=True)
         if self.folder.states:
             self._resume(self.folder.states[-1])
+        if self.accelerator.is_main_process:
+            self.folder.cut_log(self.step)
+        self.accelerator.wait_for_everyone()
 
     def run(self, console: Console) -> Ledger:
         """Train to the last step, then write the weights to ``weights`` in the folder.
+
+        What follows stops all processes, whichever meets it. One that ends otherwise, because it is out of memory or
+        cannot write the log, leaves the last saved state, and ending the others is up to what launched them.
 
         Returns:
             What it cost and saw.
@@ -121,7 +132,7 @@ class JointTrainer:
         purge = {"tensorboard": {"purge_step": self.step + 1}}
         self.accelerator.init_trackers("tensorboard", init_kwargs=purge)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        batches = iter(self.sources)
+        batches, told = iter(self.sources), set[str]()
         with Progress(*columns, console=console, disable=not main) as progress:
             task = progress.add_task("training", total=self.recipe.steps, completed=self.step)
             while self.step < self.recipe.steps:
@@ -129,15 +140,17 @@ class JointTrainer:
                 if self.step % self.recipe.score_every == 0 or self.step == self.recipe.steps:
                     row |= self._scores()
                 for problem in problems:
-                    progress.console.print(problem, markup=False)
+                    if problem not in told:  # a damaged sample is drawn again and again
+                        told.add(problem)
+                        progress.console.print(problem, markup=False)
                 self._log(row)
                 progress.update(task, completed=self.step, description=f"{row['source']} {row['loss']:.3f}")
                 if self.step % self.recipe.checkpoint_every == 0 or self.step == self.recipe.steps:
                     self.save()
-        self.export(self.folder.path / "weights")
-        with self.folder.writing("write plot and log"):
-            if main and self.folder.log.exists():
-                plot_losses(self.folder.log, self.folder.path / "loss.png")
+        self.export(self.folder.weights)
+        if main:
+            self.folder.plot()
+        with self.folder.writing("end the log"):
             self.accelerator.end_training()
         if main:
             console.print(self.ledger.table())
@@ -145,10 +158,7 @@ class JointTrainer:
 
     def save(self) -> Path:
         """Save the state, from which another trainer goes on to the bit."""
-        accelerator = self.accelerator
-        return self.folder.save(
-            self.step, self._write, self.recipe.keep_states, accelerator.is_main_process, accelerator.wait_for_everyone
-        )
+        return self.folder.save(self.step, self._write, self.recipe.keep_states)
 
     def export(self, folder: Path) -> None:
         """Write the network, its averaged weights if there are, as a checkpoint folder, adapters worked in."""
@@ -162,7 +172,7 @@ class JointTrainer:
 
     def _one_step(self, batches: Iterator[SourceBatch]) -> tuple[dict[str, Any], list[str]]:
         """Take one step of the optimiser; return its row of the log and what is to be said about its batches."""
-        position, moment = self.sources.state(), _Moment(self.module)
+        position, moment = self.sources.state(), Moment(self.module)
         started, processor = time.monotonic(), time.process_time()
         given = self._window(batches, moment, position)
         waited = time.monotonic() - started
@@ -175,8 +185,14 @@ class JointTrainer:
         terms = [sum(terms.get(name, norm.new_zeros(())) for terms in found) / len(given) for name in names]
         local = torch.stack([*map(torch.as_tensor, terms), norm.float()])
         values = self.accelerator.reduce(local, "mean").tolist()  # of all processes, so that all stop or none does
-        if not all(map(_finite, values)):
-            self._stop(given, dict(zip(names, values)), moment, position)
+        self.folder.stop_if_not_finite(
+            self.step + 1,
+            dict(zip([*names, "norm"], values)),
+            lambda: "; ".join(gather_object([f"{item.source}: {', '.join(item.names)}" for item in given])),
+            lambda: self._step_back(moment, position),
+            self.export,
+            "without these samples or with a lower learning rate",
+        )
         rate = self.recipe.rate(self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * group["factor"]
@@ -192,9 +208,10 @@ class JointTrainer:
         row |= {"seconds": round(seconds, 3), "waiting": round(waited, 3)}
         return row, [problem for item in given for problem in item.problems]
 
-    def _window(self, batches: Iterator[SourceBatch], moment: _Moment, position: Any) -> list[SourceBatch]:
-        """Return the batches of one step; where there are none, save the state before it."""
+    def _window(self, batches: Iterator[SourceBatch], moment: Moment, position: Any) -> list[SourceBatch]:
+        """Return the batches of one step; where a process has none, save the state before it and stop all."""
         given: list[SourceBatch] = []
+        failure: X2SamError | None = None
         try:
             while not given or len(given) < self.sources.parts_of(given[0].source):
                 item = next(batches, None)
@@ -210,11 +227,19 @@ class JointTrainer:
                         f"number {len(given) + 1} is of {item.source}; the sampler must keep them together"
                     )
                 given.append(item)
-        except X2SamError:
-            if self.accelerator.num_processes == 1:  # others would not come to save theirs
+        except X2SamError as error:
+            failure = error
+        if not self._all_well(failure is None):
+            said = "; ".join(filter(None, gather_object(["" if failure is None else str(failure)])))
+            with self.folder.after(said):
                 self._step_back(moment, position)
-            raise
+            raise failure or TrainingError(f"another process stopped: {said}")
         return given
+
+    def _all_well(self, here: bool) -> bool:
+        """Return whether all is well in all processes, once all have said whether it is."""
+        failed = torch.tensor(float(not here), device=self.accelerator.device)
+        return float(self.accelerator.reduce(failed, "sum")) == 0
 
     def _learn(self, item: SourceBatch, parts: int, last: bool) -> dict[str, Tensor]:
         """Add the gradient of a batch, one of ``parts`` of its step; return the terms of its loss, and the loss."""
@@ -248,22 +273,11 @@ class JointTrainer:
 
     def _set_mode(self) -> None:
         self.module.train()
-        for norm in _batch_norms(self.module):
+        for norm in batch_norms(self.module):
             if norm.weight is not None and not norm.weight.requires_grad:
                 norm.eval()  # its running statistics rest too
 
-    def _stop(self, given: Sequence[SourceBatch], terms: dict[str, float], moment: _Moment, position: Any) -> None:
-        """Save the state before a step that failed, and name its batches."""
-        names = gather_object([f"{item.source}: {', '.join(item.names)}" for item in given])
-        state, weights = self._step_back(moment, position), self.folder.path / "weights"
-        self.export(weights)
-        raise TrainingError(
-            f"the loss of step {self.step + 1} is not finite ({', '.join(f'{k} {v:.4g}' for k, v in terms.items())}) "
-            f"for the batch of {'; '.join(names)}; the state before it is {state}. To go on, start from {weights} in "
-            "another folder, without these samples or with a lower learning rate"
-        )
-
-    def _step_back(self, moment: _Moment, position: Any) -> Path:
+    def _step_back(self, moment: Moment, position: Any) -> Path:
         """Save the state before a step that was begun."""
         moment.restore()
         self.optimizer.zero_grad()
@@ -275,9 +289,8 @@ class JointTrainer:
             return
         numbers = {name: value for name, value in row.items() if isinstance(value, float)}
         numbers[f"loss/{row['source']}"] = row["loss"]
+        self.folder.note(row)
         with self.folder.writing("write the log"):
-            with self.folder.log.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
             self.accelerator.log(numbers, step=self.step)
 
     def _write(self, folder: Path) -> None:
@@ -299,20 +312,13 @@ class JointTrainer:
                 del state[name]
 
     def _resume(self, state: Path) -> None:
-        try:
+        with self.folder.resuming(state):
             progress = json.loads((state / _PROGRESS).read_text(encoding="utf-8"))
             self.accelerator.load_state(str(state), strict=False)  # what rests is not in it
             self.average.load(self._average_in(state))
-        except Exception as error:  # many kinds, for a damaged file
-            raise CheckpointError(
-                f"cannot resume from {state}: {told(error)}; delete that folder to go on from the state before it"
-            ) from error
-        self.step = int(progress["step"])
-        self.sources.restore(progress["sources"])
-        self.ledger.restore(progress["accounts"])
-        if self.accelerator.is_main_process:
-            self.folder.cut_log(self.step)
-        self.accelerator.wait_for_everyone()
+            self.step = int(progress["step"])
+            self.sources.restore(progress["sources"])
+            self.ledger.restore(progress["accounts"])
 
 
 def prepare(loss: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
@@ -342,30 +348,23 @@ def prepare(loss: nn.Module, recipe: Recipe) -> list[dict[str, Any]]:
     return [{"params": parameters, "factor": factor} for factor, parameters in groups.items()]
 
 
-class _Moment:
-    """What a step changes before its outcome is known: random generators and running statistics."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.cpu = torch.get_rng_state()
-        self.cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-        self.buffers = [(buffer, buffer.clone()) for norm in _batch_norms(module) for buffer in norm.buffers()]
-
-    def restore(self) -> None:
-        """Bring it back."""
-        torch.set_rng_state(self.cpu)
-        if self.cuda:
-            torch.cuda.set_rng_state_all(self.cuda)
-        for buffer, value in self.buffers:
-            buffer.copy_(value)
+def _resting_types(loss: nn.Module) -> list[str]:
+    """Return the types of the weights that do not learn, in words."""
+    return sorted({str(p.dtype).removeprefix("torch.") for p in loss.parameters() if not p.requires_grad})
 
 
-def _batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:
-    return (part for part in module.modules() if isinstance(part, _BatchNorm))
+def _check_types(types: list[str], bf16: bool, device: torch.device) -> None:
+    """Raise ConfigError where weights that rest cannot be multiplied with what learns."""
+    if device.type == "cpu" and "float16" in types:
+        raise ConfigError(
+            "the weights that rest are float16, which a CPU cannot train with; load them with dtype bfloat16 or float32"
+        )
+    if not bf16 and _HALF & {*types}:
+        raise ConfigError(
+            f"the weights that rest are {' and '.join(types)}, but with bf16: false all is multiplied in float32; load "
+            "them with dtype float32, or set bf16: true"
+        )
 
 
 def _frames(item: SourceBatch) -> int:
     return len(item.names) * len(item.batch.pixel_values)
-
-
-def _finite(value: float) -> bool:
-    return value - value == 0

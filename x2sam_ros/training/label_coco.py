@@ -12,7 +12,16 @@ import numpy as np
 
 from x2sam_ros.errors import TruthError, told
 from x2sam_ros.rle import decode_rle, to_coco
-from x2sam_ros.training.labelling import Mark, MarkedImage, checked_size, label_names, runs_of
+from x2sam_ros.training.labelling import (
+    WHOLE_TEXT,
+    Mark,
+    MarkedImage,
+    checked_size,
+    label_names,
+    runs_of,
+    short_label,
+    whole_label,
+)
 from x2sam_ros.truth.files import read_json
 from x2sam_ros.truth.label_maps import mask_of_segmentation
 from x2sam_ros.truth.sequences import MALFORMED
@@ -22,7 +31,10 @@ OBJECT_ID = "object_id"
 
 
 def write_coco(images: list[MarkedImage], path: Path) -> None:
-    """Write COCO instances, masks as compressed run lengths, the number of each object as an attribute."""
+    """Write COCO instances, masks as compressed run lengths, the number of each object as an attribute.
+
+    Names are those of the labels of a CVAT task: see ``short_label``.
+    """
     categories = {name: number for number, name in enumerate(label_names(images), 1)}
     rows: list[dict[str, Any]] = []
     marks = [(number, image, mark) for number, image in enumerate(images, 1) for mark in image.marks]
@@ -38,7 +50,7 @@ def write_coco(images: list[MarkedImage], path: Path) -> None:
                 "area": int(np.count_nonzero(mask)),
                 "bbox": list(cv2.boundingRect(mask.view(np.uint8))),
                 "iscrowd": 0,
-                "attributes": {OBJECT_ID: mark.object_id},
+                "attributes": {OBJECT_ID: mark.object_id, **_text(mark.label)},
             }
         )
     shown = [
@@ -50,9 +62,17 @@ def write_coco(images: list[MarkedImage], path: Path) -> None:
         "licenses": [],
         "images": shown,
         "annotations": rows,
-        "categories": [{"id": number, "name": name, "supercategory": ""} for name, number in categories.items()],
+        "categories": [
+            {"id": number, "name": short_label(name), "supercategory": "", **_text(name)}
+            for name, number in categories.items()
+        ],
     }
     path.write_text(json.dumps(said, ensure_ascii=False), encoding="utf-8")
+
+
+def _text(label: str) -> dict[str, str]:
+    """Return what a label that is shortened is short for; CVAT keeps that of a mask, other tools that of a category."""
+    return {} if short_label(label) == label else {WHOLE_TEXT: label}
 
 
 def read_coco(path: Path) -> list[MarkedImage]:
@@ -79,7 +99,7 @@ def read_coco(path: Path) -> list[MarkedImage]:
             image = _found(images, row["image_id"], "image", where)
             category = _found(names, row["category_id"], "category", where)
             where = f"{where} of {image['file_name']}"
-            marks[image["id"]].append(_mark(row, str(category["name"]), sizes[image["id"]], where))
+            marks[image["id"]].append(_mark(row, category, sizes[image["id"]], where))
         return [MarkedImage(str(row["file_name"]), sizes[key], tuple(marks[key])) for key, row in images.items()]
     except (OverflowError, *MALFORMED) as error:
         raise TruthError(f"{path} is no COCO instances JSON ({told(error)}); export it as COCO 1.0") from error
@@ -99,19 +119,20 @@ def _found(rows: dict[Any, dict[str, Any]], wanted: Any, what: str, where: str) 
     return rows[wanted]
 
 
-def _mark(row: dict[str, Any], label: str, size: tuple[int, int], where: str) -> Mark:
+def _mark(row: dict[str, Any], category: dict[str, Any], size: tuple[int, int], where: str) -> Mark:
     if not row.get("segmentation"):
         raise TruthError(f"{where}: it has a box and no mask; draw its mask, or delete it")
     said = row["segmentation"]
     own = tuple(map(int, said["size"])) if isinstance(said, dict) else size
     if own != size:  # it may claim any size, and is not unpacked
-        raise TruthError(f"{where}: its mask has the size {own}, its image {size} (height, width)")
+        raise TruthError(f"{where}: its mask has the size {own}, its image {size} (height, width); draw it again")
     try:
         mask = mask_of_segmentation(said, size)
     except TruthError as error:
         raise TruthError(f"{where}: {error}") from error
     attributes = row.get("attributes") or {}
     track = attributes.get("track_id", row.get("track_id"))
+    label = whole_label(str(category["name"]), attributes.get(WHOLE_TEXT) or category.get(WHOLE_TEXT))
     return Mark(
-        label, runs_of(mask, size, where), int(attributes.get(OBJECT_ID, 0)), "" if track is None else str(track)
+        label, runs_of(mask, size, where), int(attributes.get(OBJECT_ID) or 0), "" if track is None else str(track)
     )

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
@@ -19,12 +20,25 @@ from x2sam_ros.bag.media import IMAGE_SUFFIXES, read_image
 from x2sam_ros.errors import TruthError, told
 from x2sam_ros.rle import decode_rle, encode_rle, mask_to_box_rle
 from x2sam_ros.training.label_coco import OBJECT_ID
-from x2sam_ros.training.labelling import MAX_OBJECT_ID, Mark, MarkedImage, checked_size, label_names, runs_of
+from x2sam_ros.training.labelling import (
+    MAX_OBJECT_ID,
+    WHOLE_TEXT,
+    Mark,
+    MarkedImage,
+    checked_size,
+    label_names,
+    runs_of,
+    short_label,
+    whole_label,
+)
 from x2sam_ros.truth.label_maps import mask_of_segmentation
 from x2sam_ros.truth.sequences import MALFORMED
 from x2sam_ros.types import BoolArray
 
 LABELS_FILE = "labels.json"
+
+_MAX_DEFAULT_CHARS = 128
+"""Longest default that CVAT lets an attribute have. Source: cvat/apps/engine/models.py."""
 
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _SHAPES = ("mask", "polygon")
@@ -33,15 +47,23 @@ _TAG = "tag"  # says something of a whole image
 
 def write_label_constructor(images: list[MarkedImage], path: Path) -> None:
     """Write the labels as the raw constructor of a CVAT task takes them, so that objects keep their numbers."""
-    attribute = {
-        "name": OBJECT_ID,
-        "mutable": True,
-        "input_type": "number",
-        "default_value": "0",
-        "values": ["0", str(MAX_OBJECT_ID), "1"],
-    }
-    said = [{"name": _clean(name), "attributes": [attribute]} for name in label_names(images)]
+    said = [{"name": short_label(name), "attributes": _attributes(name)} for name in _names(images)]
     path.write_text(json.dumps(said, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _names(images: list[MarkedImage]) -> list[str]:
+    return list(dict.fromkeys(map(_clean, label_names(images))))
+
+
+def _attributes(name: str) -> list[dict[str, Any]]:
+    """Return the attributes of a label: the number of the object and, if it is shortened, its whole text."""
+    numbers = {"input_type": "number", "default_value": "0", "values": ["0", str(MAX_OBJECT_ID), "1"]}
+    found: list[dict[str, Any]] = [{"name": OBJECT_ID, "mutable": True, **numbers}]
+    if short_label(name) != name:
+        start = name[:_MAX_DEFAULT_CHARS]  # the whole text, where it fits: masks that are drawn anew have it then
+        texts = {"input_type": "text", "default_value": start, "values": [start]}
+        found.append({"name": WHOLE_TEXT, "mutable": True, **texts})
+    return found
 
 
 def write_cvat_images(images: list[MarkedImage], path: Path) -> None:
@@ -52,7 +74,7 @@ def write_cvat_images(images: list[MarkedImage], path: Path) -> None:
         shown = {"id": str(number), "name": image.name, "width": str(width), "height": str(height)}
         element = SubElement(root, "image", shown)
         for mark in image.marks:
-            _write_mask(element, {"label": _clean(mark.label), "source": "auto"}, mark, image)
+            _write_mask(element, {"label": short_label(_clean(mark.label)), "source": "auto"}, mark, image)
     _save(root, path)
 
 
@@ -76,7 +98,8 @@ def write_cvat_video(images: list[MarkedImage], path: Path) -> None:
         SubElement(original, name).text = str(value)
     marks = [(frame, image, mark) for frame, image in enumerate(images) for mark in image.marks]
     for number, (frame, image, mark) in enumerate(marks):
-        track = SubElement(root, "track", {"id": str(number), "label": _clean(mark.label), "source": "auto"})
+        label = short_label(_clean(mark.label))
+        track = SubElement(root, "track", {"id": str(number), "label": label, "source": "auto"})
         _write_mask(track, {"frame": str(frame), "keyframe": "1", "outside": "0"}, mark, image)
         if frame + 1 < len(images):
             _write_mask(track, {"frame": str(frame + 1), "keyframe": "1", "outside": "1"}, mark, image)
@@ -90,13 +113,14 @@ def _root(images: list[MarkedImage], mode: str) -> Element:
     for name, value in (("name", "x2sam label"), ("size", str(len(images))), ("mode", mode)):
         SubElement(task, name).text = value
     labels = SubElement(task, "labels")
-    for label in label_names(images):
+    for label in _names(images):
         element = SubElement(labels, "label")
-        SubElement(element, "name").text = _clean(label)
-        attribute = SubElement(SubElement(element, "attributes"), "attribute")
-        said = {"name": OBJECT_ID, "mutable": "True", "input_type": "number", "default_value": "0"}
-        for name, value in {**said, "values": f"0\n{MAX_OBJECT_ID}\n1"}.items():
-            SubElement(attribute, name).text = value
+        SubElement(element, "name").text = short_label(label)
+        listed = SubElement(element, "attributes")
+        for said in _attributes(label):
+            attribute = SubElement(listed, "attribute")
+            for name, value in {**said, "values": "\n".join(said["values"])}.items():
+                SubElement(attribute, name).text = str(value)
     return root
 
 
@@ -109,6 +133,9 @@ def _write_mask(parent: Element, named: dict[str, str], mark: Mark, image: Marke
     said = {**named, "occluded": "0", "rle": ", ".join(map(str, runs)), "z_order": "0"}
     element = SubElement(parent, "mask", {**said, **{name: str(value) for name, value in placed.items()}})
     SubElement(element, "attribute", {"name": OBJECT_ID}).text = str(mark.object_id)
+    label = _clean(mark.label)
+    if short_label(label) != label:
+        SubElement(element, "attribute", {"name": WHOLE_TEXT}).text = label
 
 
 def _clean(text: str) -> str:
@@ -192,7 +219,9 @@ def _video(root: Element, tracks: list[Element], path: Path, pictures: Path) -> 
 
 def _listed(folder: Path) -> Iterable[Path]:
     if not folder.is_dir():
-        raise TruthError(f"there is no folder {folder}; give that of the pictures that were exported")
+        raise TruthError(
+            f"a video's pictures have their names in {folder}, which is no folder; give that of the export"
+        )
     return folder.iterdir()
 
 
@@ -205,9 +234,9 @@ def _shapes(parent: Element, where: str) -> Iterator[Element]:
 
 
 def _mark(shape: Element, label: str, size: tuple[int, int], where: str, track: str) -> Mark:
-    numbers = [element.text or "0" for element in shape.findall("attribute") if element.get("name") == OBJECT_ID]
-    mask = _mask(shape, size, where)
-    return Mark(label, runs_of(mask, size, where), int(float(numbers[0])) if numbers else 0, track)
+    said = {element.get("name"): element.text for element in shape.findall("attribute")}
+    runs = runs_of(_mask(shape, size, where), size, where)
+    return Mark(whole_label(label, said.get(WHOLE_TEXT)), runs, int(float(said.get(OBJECT_ID) or 0)), track)
 
 
 def _mask(shape: Element, size: tuple[int, int], where: str) -> BoolArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,6 +38,16 @@ UNNAMED = "object"
 
 MAX_OBJECT_ID = 65535
 """Highest value that a pixel of a label image can have."""
+
+MAX_LABEL_CHARS = 64
+"""Longest name that CVAT lets a label have. Source: cvat/apps/engine/models.py."""
+
+WHOLE_TEXT = "text"
+"""Attribute that says what a shortened label is short for."""
+
+_CUT = "\N{HORIZONTAL ELLIPSIS} "
+_DIGEST_CHARS = 8
+_SHORTENED = re.compile(rf"(?s).{{{MAX_LABEL_CHARS - _DIGEST_CHARS - len(_CUT)}}}{_CUT}[0-9a-f]{{{_DIGEST_CHARS}}}")
 
 _NAME = re.compile(r"(?:.*[/\\])?(?:\d+)_(-?\d+)\.\w+")
 _PNG_LEVEL = (cv2.IMWRITE_PNG_COMPRESSION, 1)
@@ -94,28 +105,32 @@ def image_name(number: int, stamp_ns: int) -> str:
     return f"{number:06d}_{stamp_ns}.jpg"
 
 
-def read_published(path: Path, mask_topic: str | None = None) -> dict[int, MarkedImage]:
+def read_published(path: Path, problems: Problems, mask_topic: str | None = None) -> dict[int, MarkedImage]:
     """Read the masks that a node or a replay published, by the stamps of their images.
 
     Targets without a mask on an image are not marked there. An object has the name that it had last.
 
     Args:
         path: bag with TrackedMaskArray messages.
+        problems: counts messages that are damaged, which are left out.
         mask_topic: which of them; None takes the only topic that has any.
 
     Raises:
         BagError: no bag, or damaged from its start.
-        TruthError: no such topic, several, or a message that is damaged or has the stamp of another.
+        TruthError: no such topic, several, not one message that can be read, or one that has the stamp of another.
     """
+    if not path.exists():
+        raise TruthError(f"{path} does not exist; give the bag that holds the masks that were published")
     storage = open_storage(path)
     topic = _mask_topic(storage, path, mask_topic)
     found: dict[int, MarkedImage] = {}
     names: dict[int, str] = {}
-    for number, data in enumerate(storage.messages(topic, Problems())):
+    for number, data in enumerate(storage.messages(topic, problems)):
         try:
             result = read_tracked_mask_array(message_types().deserialize_cdr(data, topic.msgtype))
         except Exception as error:  # generated code over damaged bytes fails in any way
-            raise TruthError(f"{path}: message {number} of {topic.name} is damaged ({told(error)})") from error
+            problems.add(f"{path}: message {number} of {topic.name} left out: it is damaged ({told(error)})")
+            continue
         if result.stamp_ns in found:
             raise TruthError(
                 f"{path}: message {number} of {topic.name} has the stamp of an earlier one, {result.stamp_ns} ns, so "
@@ -125,6 +140,9 @@ def read_published(path: Path, mask_topic: str | None = None) -> dict[int, Marke
         seen = [row for row in range(len(result.masks)) if result.masks[row].any()]
         marks = [Mark(result.labels[row], encode_rle(result.masks[row]), int(result.target_ids[row])) for row in seen]
         found[result.stamp_ns] = MarkedImage("", result.image_size, tuple(marks))
+    if not found:
+        reason = problems.messages[0] if problems.messages else "it has no message"
+        raise TruthError(f"{path}: no masks on {topic.name}: {reason}; give another recording of them")
     return {
         stamp: replace(image, marks=tuple(replace(mark, label=names[mark.object_id]) for mark in image.marks))
         for stamp, image in found.items()
@@ -133,13 +151,16 @@ def read_published(path: Path, mask_topic: str | None = None) -> dict[int, Marke
 
 def _mask_topic(storage: Storage, path: Path, wanted: str | None) -> Topic:
     topics = [topic for topic in storage.topics if topic.msgtype == MASK_ARRAY_TYPE and topic.num_messages != 0]
+    if not topics:
+        raise TruthError(
+            f"{path} has no masks: no topic of type {MASK_ARRAY_TYPE}; give the bag that a replay wrote, or a "
+            "recording of the node's ~/masks"
+        )
     chosen = [topic for topic in topics if wanted is None or topic.name.lstrip("/") == wanted.lstrip("/")]
     if len(chosen) != 1:
-        listed = ", ".join(sorted(topic.name for topic in topics)) or "none"
-        raise TruthError(
-            f"{path}: which topic has the masks? Those of type {MASK_ARRAY_TYPE}: {listed}; choose one, or record the "
-            "node's ~/masks"
-        )
+        listed = ", ".join(sorted(topic.name for topic in topics))
+        asked = "which topic has the masks?" if wanted is None else f"there are no masks on {wanted!r:.80};"
+        raise TruthError(f"{path}: {asked} choose one of those that have any: {listed}")
     return chosen[0]
 
 
@@ -186,41 +207,82 @@ def _check_size(size: tuple[int, int], frame: Frame, where: str) -> None:
         )
 
 
+def short_label(label: str) -> str:
+    """Return a label that CVAT can hold, another one for every label; one that it can hold stays."""
+    if len(label) <= MAX_LABEL_CHARS:
+        return label
+    end = _CUT + hashlib.sha256(label.encode(errors="replace")).hexdigest()[:_DIGEST_CHARS]
+    return label[: MAX_LABEL_CHARS - len(end)] + end
+
+
+def whole_label(label: str, text: str | None) -> str:
+    """Return the text beside a label if that is what the label is short for, else the label."""
+    return text if text is not None and short_label(text) == label else label
+
+
+def _with_whole_labels(images: Iterable[MarkedImage]) -> tuple[MarkedImage, ...]:
+    """Give marks that were drawn anew, and have a shortened label alone, the text that others have.
+
+    Raises:
+        TruthError: no mark has it.
+    """
+    images = tuple(images)
+    whole = {short_label(label): label for label in label_names(images) if len(label) > MAX_LABEL_CHARS}
+    for image in images:
+        for mark in image.marks:
+            if mark.label not in whole and _SHORTENED.fullmatch(mark.label):
+                raise TruthError(
+                    f"{image.name}: the label {mark.label!r} is short for a longer text, which no mask of it says; "
+                    f"write the whole text into the attribute {WHOLE_TEXT} of one, or give it another label"
+                )
+    return tuple(
+        replace(image, marks=tuple(replace(mark, label=whole.get(mark.label, mark.label)) for mark in image.marks))
+        for image in images
+    )
+
+
 class Labelled(NamedTuple):
-    """Images whose marks all have a number, and the name of each object."""
+    """Images whose marks all have a number, the name of each object, and the marks whose label alone said the object.
+
+    The last counts those without a number or track whose label an object of other marks has.
+    """
 
     images: tuple[MarkedImage, ...]
     names: dict[int, str]
+    by_label: int
+
+
+_Key = int | tuple[str, str]
+"""What tells an object from others: its number, or else its track or its label."""
 
 
 def settled(images: Iterable[MarkedImage]) -> Labelled:
-    """Give every mark the number of its object.
+    """Give every mark the number of its object, and its whole label.
 
-    Marks with a number keep it. Of the others those of one track are one object, and so are those of one label, which
-    an image may then have only once. Several marks of one object on one image are one mark.
+    Marks with a number keep it. Of the others those of one track are one object. What has neither, as a mask that was
+    drawn anew, is of the object that has its label, on an image where nothing else has it. Several marks of one object
+    on one image are one mark.
 
     Raises:
-        TruthError: two marks of a label without numbers on one image, an object of two names, or a number that no pixel
-            can have.
+        TruthError: nothing tells which object a mark is of, an object of two names, a number that no pixel can have, or
+            a shortened label whose text is lost.
     """
-    images = tuple(images)
-    used = {mark.object_id for image in images for mark in image.marks}
-    free = (number for number in range(1, MAX_OBJECT_ID + 1) if number not in used)
-    new: dict[tuple[str, str], int] = {}
+    images = _with_whole_labels(images)
+    free = _free_numbers(images)
+    owners = _owners(images)
+    new: dict[_Key, int] = {}
     names: dict[int, str] = {}
-    found = []
+    found, by_label = [], 0
     for image in images:
         _check_loose(image)
         joined: dict[int, BoolArray] = {}
         for mark in image.marks:
-            if not 0 <= mark.object_id <= MAX_OBJECT_ID:
-                raise TruthError(f"{image.name}: object {mark.object_id} is none; numbers go from 1 to {MAX_OBJECT_ID}")
-            key = ("track", mark.track) if mark.track else ("label", mark.label)
-            number = mark.object_id or new.get(key) or next(free, 0)
+            key = _key(mark, owners.get(mark.label, []), image.name)
+            by_label += not mark.object_id and not mark.track and mark.label in owners
+            number = key if isinstance(key, int) else new.get(key) or next(free, 0)
             if not number:
                 raise TruthError(f"{image.name}: more than {MAX_OBJECT_ID} objects; a label image holds no more")
-            if not mark.object_id:
-                new[key] = number
+            new[key] = number
             name = names.setdefault(number, mark.label)
             if name != mark.label:
                 raise TruthError(
@@ -232,13 +294,49 @@ def settled(images: Iterable[MarkedImage]) -> Labelled:
         kept = {number: mask for number, mask in joined.items() if mask.any()}
         marks = tuple(Mark(names[number], encode_rle(mask), number) for number, mask in sorted(kept.items()))
         found.append(replace(image, marks=marks))
-    return Labelled(tuple(found), dict(sorted(names.items())))
+    return Labelled(tuple(found), dict(sorted(names.items())), by_label)
+
+
+def _free_numbers(images: Sequence[MarkedImage]) -> Iterator[int]:
+    """Return the numbers that no mark has, from 1 on."""
+    for image in images:
+        for mark in image.marks:
+            if not 0 <= mark.object_id <= MAX_OBJECT_ID:
+                raise TruthError(f"{image.name}: object {mark.object_id} is none; numbers go from 1 to {MAX_OBJECT_ID}")
+    used = {mark.object_id for image in images for mark in image.marks}
+    return (number for number in range(1, MAX_OBJECT_ID + 1) if number not in used)
+
+
+def _owners(images: Sequence[MarkedImage]) -> dict[str, list[_Key]]:
+    """Return the objects that have each label, of marks that say their object."""
+    found: dict[str, dict[_Key, None]] = {}
+    for mark in (mark for image in images for mark in image.marks):
+        if mark.object_id or mark.track:
+            found.setdefault(mark.label, {})[mark.object_id or ("track", mark.track)] = None
+    return {label: list(keys) for label, keys in found.items()}
+
+
+def _key(mark: Mark, owners: Sequence[_Key], where: str) -> _Key:
+    """Return which object a mark is of; ``owners`` are those that have its label."""
+    if mark.object_id:
+        return mark.object_id
+    numbers = [key for key in owners if isinstance(key, int)]
+    is_unclear = bool(numbers) if mark.track else len(owners) > 1
+    if is_unclear:
+        known = ", ".join(map(str, numbers)) or f"one of {len(owners)} tracks"
+        raise TruthError(
+            f"{where}: a {'track' if mark.track else 'mask'} is called {mark.label!r} and does not say which object it "
+            f"is of, {known} or a new one; give it an object_id, the same on every image"
+        )
+    if mark.track:
+        return "track", mark.track
+    return owners[0] if owners else ("label", mark.label)
 
 
 def _check_loose(image: MarkedImage) -> None:
-    loose = Counter(mark.label for mark in image.marks if not mark.object_id and not mark.track)
-    for label, count in loose.items():
-        if count > 1:
+    loose = {mark.label for mark in image.marks if not mark.object_id and not mark.track}
+    for label, count in Counter(mark.label for mark in image.marks).items():
+        if count > 1 and label in loose:
             raise TruthError(
                 f"{image.name}: {count} masks are called {label!r} and do not say which object they are of; give each "
                 "an object_id, the same on every image"
@@ -272,10 +370,8 @@ def write_truth(
         BagError, ConfigError: the recording cannot be read, or the file cannot be written.
     """
     if not labelled.names:
-        raise TruthError(f"none of the {len(labelled.images)} annotated images has a mask; correct at least one")
-    waiting = {image.stamp_ns: image for image in labelled.images}
-    if len(waiting) < len(labelled.images):
-        raise TruthError("two annotated images have the same stamp; keep each image of an export once")
+        raise TruthError(f"no mask is marked, and {len(labelled.images)} images are listed; correct at least one mask")
+    waiting = _by_stamp(labelled.images)
     topics = {CAMERA_TOPIC: COMPRESSED_TYPE, LABEL_TOPIC: IMAGE_TYPE, INFO_TOPIC: LABEL_INFO_TYPE}
     count = overlapping = 0
     with McapFile(out, topics) as bag, _all_or_nothing(out):
@@ -303,6 +399,15 @@ def write_truth(
                 f"{missing}; give the recording that they were exported from"
             )
     return Written(count, len(labelled.images), overlapping)
+
+
+def _by_stamp(images: Iterable[MarkedImage]) -> dict[int, MarkedImage]:
+    found: dict[int, MarkedImage] = {}
+    for image in images:
+        other = found.setdefault(image.stamp_ns, image)
+        if other is not image:
+            raise TruthError(f"{other.name} and {image.name} have one stamp; keep each image of an export once")
+    return found
 
 
 @contextmanager

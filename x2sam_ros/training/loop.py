@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,10 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
-from x2sam_ros.checkpoint.load import build_model, load_model, save_model
+from x2sam_ros.checkpoint.load import build_model, load_model, save_model, weights_sha256
 from x2sam_ros.config import TrainConfig
-from x2sam_ros.errors import CheckpointError, ConfigError
-from x2sam_ros.model.config import X2SAMConfig, preset
+from x2sam_ros.errors import ConfigError
+from x2sam_ros.model.config import X2SAMConfig, preset, to_dict
 from x2sam_ros.model.tokenizer import Tokenizer, train_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.activations import attention_for
@@ -30,9 +31,10 @@ from x2sam_ros.training.grow import grow
 from x2sam_ros.training.initialise import initialise, look_in_place
 from x2sam_ros.training.memory_phase import Recollection, look, memory_loss, memory_parts
 from x2sam_ros.training.memory_use import memory_use, twins
+from x2sam_ros.training.moment import Moment
 from x2sam_ros.training.objective import batch_loss, batch_scores, words_loss
-from x2sam_ros.training.plot import plot_losses
 from x2sam_ros.training.prompts import task_templates
+from x2sam_ros.training.run_folder import RunFolder
 from x2sam_ros.training.samples import HELD_OUT_SEEDS, Batch, SceneBatches, ScenePlans, collate
 from x2sam_ros.training.scenes import sample_corpus
 
@@ -45,6 +47,8 @@ _SLOTS = re.compile(r"\{\w+\}")
 _SCORED_TWINS = 16
 _WORKERS, _MOST_WORKERS = 2, 8  # processes that make batches: beside a network on the same cores, and beside a GPU
 _AVERAGE = 0.98  # of the losses shown in the progress bar
+_STATE = "state.pt"
+_FREE = ("checkpoint_every",)  # settings that change no weight
 
 
 class Trainer:
@@ -53,16 +57,17 @@ class Trainer:
     Args:
         config: the recipe.
         model_config: the network.
-        folder: where state, log and plot go; training resumes when a state lies there.
+        folder: where states, log, plot and weights go; training resumes when a state lies there.
         older: the network to start from; see `grow`.
         device: where to train.
         amp: whether to multiply in bfloat16.
         render: one of ``RENDERERS``. Both draw the same scenes with the same prompts, but for a few levels and the
             pixels on edges.
+        start: what ``older`` was loaded from, for example the SHA-256 of its weights: another start, another run.
 
     Raises:
-        ConfigError: there is no such renderer.
-        CheckpointError: the state in the folder is damaged, or of another network.
+        ConfigError: there is no such renderer, or the folder holds a run of another configuration.
+        CheckpointError: the state in the folder cannot be read.
     """
 
     def __init__(
@@ -74,11 +79,22 @@ class Trainer:
         amp: bool = True,
         older: X2SAM | None = None,
         render: str = "host",
+        start: str = "",
     ) -> None:
         if render not in RENDERERS:
             raise ConfigError(f"renderer is {render!r}, expected one of {', '.join(RENDERERS)}")
+        self.folder = RunFolder(folder)
+        self.folder.check(
+            {
+                "train": {name: value for name, value in asdict(config).items() if name not in _FREE},
+                "network": to_dict(model_config),
+                "start": start,
+                "render": render,
+                "bf16": amp,
+            }
+        )
         torch.manual_seed(config.seed)
-        self.config, self.folder, self.amp, self.render = config, folder, amp, render
+        self.config, self.amp, self.render = config, amp, render
         self.device = torch.device(device)
         self.tokenizer = build_tokenizer(config, model_config)
         self.model = build_model(model_config, self.tokenizer)
@@ -98,14 +114,15 @@ class Trainer:
         )
         self.phase, self.step = config.phases[0], 0
         self.teacher: X2SAM | None = None  # of the words phase
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if self.state_path.exists():
-            self._resume()
+        if self.folder.states:
+            self._resume(self.folder.states[-1])
+        self.folder.cut_log(self.done)
 
     @property
-    def state_path(self) -> Path:
-        """The file training resumes from."""
-        return self.folder / "state.pt"
+    def done(self) -> int:
+        """Steps that are done, of all phases."""
+        phases = self.config.phases
+        return sum(self.config.phase(name).steps for name in phases[: phases.index(self.phase)]) + self.step
 
     @property
     def averaged(self) -> X2SAM:
@@ -115,7 +132,12 @@ class Trainer:
         return module
 
     def run(self, console: Console) -> None:
-        """Train every phase that is not done, then write the averaged weights to ``folder/weights``."""
+        """Train every phase that is not done, then write the averaged weights to ``folder/weights``.
+
+        Raises:
+            TrainingError: a loss is no number; the state before is saved.
+            CheckpointError: a state cannot be written; the one before is still there.
+        """
         for phase in self.config.phases[self.config.phases.index(self.phase) :]:
             if phase != self.phase:
                 self.phase, self.step = phase, 0
@@ -124,13 +146,13 @@ class Trainer:
             if phase == "memory" and self.config.memory.steps:
                 self._rest_but_memory()
             self._run_phase(console)
-        save_model(self.averaged, self.folder / "weights")
-        console.print(f"weights: {self.folder / 'weights'}")
+        self._export(self.folder.weights)
+        console.print(f"weights: {self.folder.weights}")
 
     def _rest_segmentor(self) -> None:
         """Prepare the words phase: from the averaged weights on, only the language model learns."""
         if self.step == 0:
-            save_model(self.averaged, self._teacher_folder)
+            self._export(self._teacher_folder)
             self._start_from_average()
         with torch.random.fork_rng(devices=[]):  # a resumed run loads it once more, and draws on as if it had not
             self.teacher = load_model(self._teacher_folder, str(self.device))
@@ -157,7 +179,7 @@ class Trainer:
     @property
     def _teacher_folder(self) -> Path:
         """The network before the words phase, which a resumed run needs too."""
-        return self.folder / "before_words"
+        return self.folder.path / "before_words"
 
     def _run_phase(self, console: Console) -> None:
         settings = self.config.phase(self.phase)
@@ -165,36 +187,35 @@ class Trainer:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
         )
         shown: float | None = None
-        with progress, (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
+        with progress:
             task = progress.add_task(self.phase, total=settings.steps, completed=self.step)
             for batch, waited in timed(self._batches()):
                 started = time.monotonic()
                 entry = self._train_step(batch, self._learning_rate(settings.learning_rate, settings.steps))
                 self.step += 1
-                entry |= {"phase": self.phase, "step": self.step}
+                entry |= {"phase": self.phase, "step": self.done}
                 entry |= {"seconds": round(time.monotonic() - started, 3), "waiting": round(waited, 3)}
                 if self.step % self.config.score_every == 0 and self.phase != "pixels":
                     entry |= self._score()
-                log.write(json.dumps(entry) + "\n")
-                log.flush()
+                self.folder.note(entry)
                 shown = entry["loss"] if shown is None else _AVERAGE * shown + (1 - _AVERAGE) * entry["loss"]
                 progress.update(task, completed=self.step, description=f"{self.phase} loss {shown:.3f}")
                 if self.step % self.config.checkpoint_every == 0 or self.step == settings.steps:
-                    self._save()
-        if (self.folder / "log.jsonl").stat().st_size:  # a phase may have no step
-            plot_losses(self.folder / "log.jsonl", self.folder / "loss.png")
+                    self.save()
+        self.folder.plot()
+        if self.folder.log.exists():  # a phase may have no step
             self._tell_waiting(console)
 
     def _tell_waiting(self, console: Console) -> None:
         """Say which share of the phase's steps went by without a batch."""
-        rows = [json.loads(line) for line in (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+        rows = [json.loads(line) for line in self.folder.log.read_text(encoding="utf-8").splitlines()]
         times = [(row["waiting"], row["seconds"]) for row in rows if row["phase"] == self.phase and "waiting" in row]
         if times:
             waited, trained = (sum(column) for column in zip(*times))
             console.print(f"{self.phase}: {waited / max(waited + trained, 1e-9):.1%} of the time waiting for batches")
 
     def _batches(self) -> Iterator[Batch]:
-        data = SceneBatches(*self._data, self.step, self.config.phase(self.phase).steps)
+        data = self._scenes
         workers = _WORKERS if self.device.type == "cpu" else min(_MOST_WORKERS, len(os.sched_getaffinity(0)))
         # Workers choose, and on the host draw, while this process multiplies; batches depend on their number alone.
         # Without a generator of its own the loader would draw from the global one, and a resumed run would differ
@@ -205,15 +226,17 @@ class Trainer:
             yield item if self.render == "host" else collate(item.to(self.device), self.model.config)
 
     @property
-    def _data(self) -> tuple[TrainConfig, X2SAMConfig, Tokenizer, str]:
-        """What the batches of this phase are made for."""
-        return self.config, self.model.config, self.tokenizer, self.phase
+    def _scenes(self) -> SceneBatches:
+        """The batches of this phase that are still to come."""
+        steps = self.config.phase(self.phase).steps
+        return SceneBatches(self.config, self.model.config, self.tokenizer, self.phase, self.step, steps)
 
     def _learning_rate(self, peak: float, steps: int) -> float:
         warm = min(1.0, (self.step + 1) / self.config.warmup_steps)
         return peak * warm * max(0.02, 0.5 * (1 + math.cos(math.pi * self.step / steps)))
 
     def _train_step(self, batch: Batch, rate: float) -> dict[str, Any]:
+        moment = Moment(self.model)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.model.train()
@@ -234,15 +257,29 @@ class Trainer:
         loss.backward()
         parameters = [p for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
-        if not torch.isfinite(norm):
-            raise CheckpointError(
-                f"loss is not finite at {self.phase} step {self.step} ({loss.item()}); "
-                f"the last good state is {self.state_path}; resume with a lower learning rate"
-            )
+        values = {name: term.item() for name, term in {"loss": loss, **losses, "norm": norm}.items()}
+        self.folder.stop_if_not_finite(
+            self.done + 1,
+            values,
+            self._name_of_batch,
+            lambda: self._step_back(moment),
+            self._export,
+            "with another seed and without the phases that are done",
+        )
         self.optimizer.step()
         self.average.update_parameters(self.model)
-        terms = {"loss": loss, **losses}
-        return {**{name: round(term.item(), 4) for name, term in terms.items()}, "norm": float(norm)}
+        return {name: value if name == "norm" else round(value, 4) for name, value in values.items()}
+
+    def _name_of_batch(self) -> str:
+        """Return what the step at hand learns from, in words."""
+        seeds = ", ".join(map(str, self._scenes.plan(0).seeds))
+        return f"{self.phase} {self.step}, scenes of the seeds {seeds}"
+
+    def _step_back(self, moment: Moment) -> Path:
+        """Save the state before a step that was begun."""
+        moment.restore()
+        self.optimizer.zero_grad(set_to_none=True)
+        return self.save()
 
     def _score(self) -> dict[str, float]:
         """Return the averaged weights' mean IoU and share of exact answers on held-out seeds."""
@@ -258,7 +295,11 @@ class Trainer:
         scores = extra | {"score": torch.cat(ious).mean(), "answers": torch.cat(exact).float().mean()}
         return {name: round(float(value), 4) for name, value in scores.items()}
 
-    def _save(self) -> None:
+    def save(self) -> Path:
+        """Save the state, from which another trainer goes on to the bit."""
+        return self.folder.save(self.done, self._write)
+
+    def _write(self, folder: Path) -> None:
         state = {
             "phase": self.phase,
             "step": self.step,
@@ -268,39 +309,22 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "rng": torch.get_rng_state(),
         }
-        partial = self.state_path.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.state_path)  # a full disk or a power cut leaves the last good state
+        torch.save(state, folder / _STATE)
 
-    def _resume(self) -> None:
-        try:
-            state = torch.load(self.state_path, map_location=self.device, weights_only=True)
+    def _export(self, folder: Path) -> None:
+        """Write the network with averaged weights as a checkpoint folder."""
+        with self.folder.writing(f"write {folder}"):
+            save_model(self.averaged, folder)
+
+    def _resume(self, folder: Path) -> None:
+        with self.folder.resuming(folder):
+            state = torch.load(folder / _STATE, map_location=self.device, weights_only=True)
             self.model.load_state_dict(state["model"])
             self.heads.load_state_dict(state["heads"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
-        except Exception as error:  # torch raises many kinds for a damaged file, or one of another network
-            raise CheckpointError(
-                f"cannot resume from {self.state_path}: {error}; delete the file to start anew"
-            ) from error
-        self.phase, self.step = state["phase"], state["step"]
-        torch.set_rng_state(state["rng"].cpu())
-        self._cut_log()
-
-    def _cut_log(self) -> None:
-        """Drop the log's lines of steps after the saved state: they are done again."""
-        log = self.folder / "log.jsonl"
-        if not log.exists():
-            return
-        lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-        entries = [json.loads(line) for line in lines if line.endswith("\n")]  # a killed run may leave half a line
-        kept = [line for line, entry in zip(lines, entries) if not self._comes(entry["phase"], entry["step"])]
-        log.write_text("".join(kept), encoding="utf-8")
-
-    def _comes(self, phase: str, step: int) -> bool:
-        """Return whether a step of the log is still ahead; a phase that the recipe does not have is past."""
-        phases = self.config.phases
-        return phase in phases and (phases.index(phase), step) > (phases.index(self.phase), self.step)
+            self.phase, self.step = state["phase"], state["step"]
+            torch.set_rng_state(state["rng"].cpu())
 
 
 def timed(items: Iterable[Item]) -> Iterator[tuple[Item, float]]:
@@ -323,5 +347,5 @@ def train_preset(
     name: str, config: TrainConfig, folder: Path, device: str, amp: bool, weights: str, render: str, console: Console
 ) -> None:
     """Train the network of a preset; ``weights`` names the checkpoint to start from, or is empty; see `Trainer`."""
-    older = load_model(weights) if weights else None
-    Trainer(config, preset(name), folder, device, amp, older, render).run(console)
+    older, start = (load_model(weights), weights_sha256(weights)) if weights else (None, "")
+    Trainer(config, preset(name), folder, device, amp, older, render, start).run(console)

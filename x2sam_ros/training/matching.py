@@ -147,14 +147,19 @@ def match(
     return assign(pair_costs(class_logits, logits, labels, truth, config, places), labels)
 
 
-def share_phrases(condition: PromptCondition, labels: Tensor) -> tuple[PromptCondition, Tensor]:
+def share_phrases(
+    condition: PromptCondition, labels: Tensor, masks: Tensor, pictures: int
+) -> tuple[PromptCondition, Tensor]:
     """Make the phrases of all prompts of a batch choices of each one, so that those of the others are what it is not.
 
-    Each prompt keeps its own state at ``<SEG>``, where the published code takes another one's.
+    Other words for the very masks that a prompt wants are no choice of it. Each prompt keeps its own state at
+    ``<SEG>``, where the published code takes another one's.
 
     Args:
         condition: N prompts, each with its own phrases.
         labels: int64 (N, M), which phrase of its prompt each object answers; negative where there is no object.
+        masks: float (T, N, M, h, w), the objects on the T frames of a clip or of a picture.
+        pictures: how many of these there are, each with as many prompts side by side.
 
     Returns:
         The condition with all phrases, prompt after prompt, in every row; and the labels that count among them.
@@ -166,11 +171,27 @@ def share_phrases(condition: PromptCondition, labels: Tensor) -> tuple[PromptCon
     tokens = condition.token_embeds[condition.token_mask.bool()]
     count = real.sum(1)
     offsets = count.cumsum(0) - count
+    choices = torch.cat([~_said_otherwise(real, labels, masks, pictures), real.new_ones(rows, 1)], dim=1)
     shared = PromptCondition(
         cond_embeds=torch.cat([phrases.expand(rows, -1, -1), condition.cond_embeds[:, -1:]], dim=1),
-        embed_mask=condition.embed_mask.new_ones(rows, len(phrases) + 1),
+        embed_mask=choices.to(condition.embed_mask.dtype),
         token_embeds=tokens.expand(rows, -1, -1),
         token_mask=condition.token_mask.new_ones(rows, len(tokens)),
         seg_embeds=condition.seg_embeds,
     )
     return shared, torch.where(labels >= 0, labels + offsets[:, None], labels)
+
+
+def _said_otherwise(real: Tensor, labels: Tensor, masks: Tensor, pictures: int) -> Tensor:
+    """Return which of all P phrases mean, in another prompt about the same picture, what a prompt wants, bool (N, P).
+
+    ``real`` is bool (N, C), the phrases of each prompt; see `share_phrases` for the others.
+    """
+    prompt, place = real.nonzero(as_tuple=True)
+    answers = (labels[prompt] == place[:, None])[None, :, :, None, None]
+    meant = (masks[:, prompt] * answers).amax(2).transpose(0, 1).flatten(1)
+    kind = meant.unique(dim=0, return_inverse=True)[1]
+    picture = prompt * pictures // len(real)
+    alike = (kind[:, None] == kind) & (picture[:, None] == picture) & meant.any(1)
+    own = torch.arange(len(real), device=prompt.device)[:, None] == prompt
+    return (own.float() @ alike.float() > 0) & ~own

@@ -21,7 +21,15 @@ from x2sam_ros.model.memory import MemoryEntry
 from x2sam_ros.model.pixel_decoder import NUM_LEVELS, PixelFeatures
 from x2sam_ros.model.segmentor import Segmentor, StepOutput
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.training.objective import draw_rows, frame_loss, frame_part, recall, remember, understand
+from x2sam_ros.training.objective import (
+    draw_rows,
+    frame_loss,
+    frame_part,
+    later_frames,
+    recall,
+    remember,
+    understand,
+)
 from x2sam_ros.training.samples import Batch
 
 
@@ -98,25 +106,28 @@ def memory_loss(
 
     What a prompt of ``remembered`` means stands in its first memory; on the first frame it teaches nothing. Later
     memories, and the first of other prompts, are written from the true mask for a share of the prompts that goes from
-    the first of ``memory_true_shares`` to the second with ``progress`` from 0 to 1.
+    the first of ``memory_true_shares`` to the second with ``progress`` from 0 to 1. After the first frame a share of
+    the prompts, ``text_dropout``, has no words. For a share of the frames, ``newest_share``, all memories are forgotten
+    but the newest: of a target that has been hidden for long none shows anything.
     """
     segmentor, (start, end) = model.segmentor, config.memory_true_shares
     share = start + (end - start) * progress
     output = segmentor.step(seen.frames[0], seen.condition)
     terms = _first_frame(model, seen, output)
+    condition = later_frames(seen.condition, config.text_dropout)
     bank: list[MemoryEntry] = []
     losses, recollected = [], []
     for t in range(1, len(seen.frames)):
         true = draw_rows(len(seen.labels), share, seen.labels.device)
         true = true | seen.remembered if t == 1 else true
         bank.append(remember(segmentor, seen.frames[t - 1], output, seen.masks[t - 1], true))
-        bank = bank[-model.config.segmentor.memory.num_maskmem :]
-        memory = recall(bank, seen.strides)
+        newest = len(bank) > 1 and bool(torch.rand(()) < config.newest_share)
+        memory = recall(segmentor, bank[-1:] if newest else bank, seen.strides)
         maps = tuple(segmentor.recall(seen.frames[t], memory, scale) for scale in range(NUM_LEVELS))
         # what `step` does with a memory, but for the maps, which are wanted here too
-        output = segmentor.step(PixelFeatures(maps, seen.frames[t].mask_features), seen.condition)
+        output = segmentor.step(PixelFeatures(maps, seen.frames[t].mask_features), condition)
         recollected.append(recollection(maps, seen.masks[t].sum(1, keepdim=True).clamp(0, 1)))
-        losses.append(frame_loss(model, output, seen.condition, seen.labels, seen.masks[t]))
+        losses.append(frame_loss(model, output, condition, seen.labels, seen.masks[t]))
     terms["recollection"] = config.recollection_weight * torch.stack(recollected).mean()
     terms["segmentation"] = torch.stack(losses).mean()
     return terms

@@ -86,8 +86,7 @@ def memory_use(model: X2SAM, batch: Batch) -> MemoryUse:
     for t in range(1, len(seen.frames)):
         told = torch.full_like(seen.remembered, t == 1)
         bank.append(remember(model.segmentor, seen.frames[t - 1], output, seen.masks[t - 1], told))
-        bank = bank[-model.config.segmentor.memory.num_maskmem :]
-        output = model.segmentor.step(seen.frames[t], seen.condition, recall(bank, seen.strides))
+        output = model.segmentor.step(seen.frames[t], seen.condition, recall(model.segmentor, bank, seen.strides))
         mask = surest(output)
         true.append(_j(mask, truth[t]))
         other.append(_j(mask, truth[t].flip(0)))

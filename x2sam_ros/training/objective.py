@@ -50,9 +50,6 @@ def read(
 ) -> tuple[VisionFeatures, TextStates]:
     """Run the language pass; see `understand`."""
     device = model.device
-    images_of = [
-        i * len(batch.grid) // len(rows) for rows in (batch.conversations, batch.texts) for i in range(len(rows))
-    ]
     clips, pair = len(batch.grid), model.config.language.vision.temporal_patch_size
     order = [step * pair * clips + clip for clip in range(clips) for step in range(int(batch.grid[0, 0]))]
     vision = model.encode_picture(batch.patches.to(device), batch.grid, tuple(x[order] for x in images.stages))
@@ -63,6 +60,8 @@ def read(
         rows = (batch.region_rows // per_clip).to(device)
         regions = model.region_tokens(maps, batch.regions, rows, points_yx=points)
     tokens = model.collate([*batch.conversations, *batch.texts])
+    clip_of = [i * clips // len(rows) for rows in (batch.conversations, batch.texts) for i in range(len(rows))]
+    images_of = [clip if shown else None for clip, shown in zip(clip_of, tokens.images_per_row)]
     return vision, TextStates(tokens, model.language(tokens, vision, images_of, regions))
 
 
@@ -189,10 +188,10 @@ def batch_loss(
         losses = {name: config.auxiliary_weight * term for name, term in terms.items()}
     losses["text"] = config.text_weight * text_loss(model, states, loss)
     if loss.share_phrases:
-        condition, labels = share_phrases(condition, labels)
+        condition, labels = share_phrases(condition, labels, masks, len(batch.grid))
     ignored = [None] * frames if batch.ignore is None else batch.ignore.to(device)
     supervision = Supervision(model, condition, labels, loss)
-    unrolled = unroll(model, batch, images, pixels, condition, config.true_memory_share)
+    unrolled = unroll(model, batch, images, pixels, condition, config.true_memory_share, config.text_dropout)
     for output, true, hidden in zip(unrolled, masks, ignored):
         supervision.add(output, true, hidden)
     losses["segmentation"] = supervision.total()
@@ -206,6 +205,7 @@ def unroll(
     pixels: PixelFeatures,
     condition: PromptCondition,
     true_memory_share: float,
+    text_dropout: float,
 ) -> Iterator[StepOutput]:
     """Yield what `Segmentor.step` finds in one frame of a batch's clips after the other.
 
@@ -215,17 +215,18 @@ def unroll(
         images: features of all frames; pixels: those of the first, decoded.
         condition: of the prompts.
         true_memory_share: how often a memory is written from the true masks.
+        text_dropout: see `later_frames`.
     """
     segmentor, frames, device = model.segmentor, len(batch.pixel_values), model.device
     output = segmentor.step(pixels, condition)
     yield output
+    condition = later_frames(condition, text_dropout)
     bank: list[MemoryEntry] = []
     for t in range(1, frames):
         true = draw_rows(len(batch.conversations), true_memory_share, device)
         bank.append(remember(segmentor, pixels, output, batch.masks[t - 1].to(device), true))
-        bank = bank[-model.config.segmentor.memory.num_maskmem :]
         pixels = segmentor.decode_pixels(frame_part(images, t, frames), first=False)
-        output = segmentor.step(pixels, condition, recall(bank, batch.strides.to(device)))
+        output = segmentor.step(pixels, condition, recall(segmentor, bank, batch.strides.to(device)))
         yield output
 
 
@@ -272,9 +273,29 @@ def frame_part(images: ImageFeatures, index: int, parts: int) -> ImageFeatures:
     )
 
 
-def recall(bank: list[MemoryEntry], strides: Tensor) -> MemoryBatch:
-    """Return the memories with gaps in camera frames, so that gaps as long as on a robot are seen in short clips."""
-    memory = MemoryBatch.stack(bank, range(len(bank), 0, -1))
+def later_frames(condition: PromptCondition, text_dropout: float) -> PromptCondition:
+    """Return what steers the masks after the first frame: the words of a share of the N prompts are taken away.
+
+    Which object is meant, and where it is, only the memory tells then. What classes are compared with stays.
+    """
+    if not text_dropout:  # nothing is drawn
+        return condition
+    kept = ~draw_rows(len(condition.seg_embeds), text_dropout, condition.seg_embeds.device)[:, None, None]
+    return replace(condition, token_embeds=condition.token_embeds * kept, seg_embeds=condition.seg_embeds * kept)
+
+
+def recall(segmentor: Segmentor, bank: list[MemoryEntry], strides: Tensor) -> MemoryBatch:
+    """Return the newest memories, as many as the network looks at.
+
+    Gaps are in camera frames, so that gaps as long as on a robot are seen in short clips.
+
+    Args:
+        segmentor: the network.
+        bank: a memory of each frame so far, oldest first, at least one.
+        strides: int64 (N,), camera frames between two frames of each prompt's clip.
+    """
+    newest = bank[-segmentor.config.memory.num_maskmem :]
+    memory = MemoryBatch.stack(newest, range(len(newest), 0, -1))
     return replace(memory, gaps=memory.gaps * strides[:, None])
 
 
@@ -311,7 +332,7 @@ def batch_scores(model: X2SAM, batch: Batch) -> tuple[Tensor, Tensor]:
     first = model.segmentor.decode_pixels(frame_part(images, 0, len(batch.pixel_values)), first=True)
     labels, ignored = batch.labels.to(model.device), batch.ignore
     ious = []
-    for t, output in enumerate(unroll(model, batch, images, first, condition, 0.0)):
+    for t, output in enumerate(unroll(model, batch, images, first, condition, 0.0, 0.0)):
         shown = None if ignored is None else ~ignored[t].to(model.device)
         ious.append(_surest_iou(output, labels, batch.masks[t].to(model.device) > 0.5, shown))
     return torch.stack(ious).mean(0), _exact(model, states)[len(batch.conversations) :]

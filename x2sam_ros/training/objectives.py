@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from x2sam_ros.errors import ConfigError
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.mask_decoder import LayerPrediction
 from x2sam_ros.model.x2sam import X2SAM
@@ -63,13 +65,14 @@ class AgnosticLoss(nn.Module):
 
     def forward(self, item: SourceBatch, scored: bool = False) -> dict[str, Tensor]:
         """Return the terms of the loss of a batch; where ``scored``, the best IoU that each object has with a mask."""
+        self.check([] if item.batch.conversations else [item.source])
         batch, segmentor = item.batch, self.model.segmentor
         device, pictures = self.model.device, batch.pixel_values.shape[1]
         features = segmentor.encode_image(batch.pixel_values[0].to(device))
         output = segmentor.step(segmentor.decode_pixels(features, first=True), self._silence(pictures))
         masks = batch.masks[0].to(device)
         masks = masks.reshape(pictures, -1, *masks.shape[-2:])  # prompts of one picture lie side by side
-        labels = batch.labels.to(device).reshape(pictures, -1).clamp_max(0)
+        labels = batch.labels.to(device).reshape(pictures, -1).clamp_max(0).masked_fill(_repeated(masks), -1)
         if scored:
             return {"score": self._overlaps(output.layers[-1], masks > 0.5)[labels >= 0]}
         ignore = None
@@ -80,6 +83,15 @@ class AgnosticLoss(nn.Module):
             found = segmentation_loss(self.head(layer.queries), layer.mask_logits, labels, masks, self.loss, ignore)
             terms = {name: terms.get(name, 0.0) + term for name, term in found.items()}
         return {name: term / len(output.layers) if self.loss.layers == "mean" else term for name, term in terms.items()}
+
+    @staticmethod
+    def check(chats: Sequence[str]) -> None:
+        """Raise ConfigError where there are chats, of which the names of the sources are given: they have no masks."""
+        if chats:
+            raise ConfigError(
+                f"the stage segmentor learns masks, and chats have none: take {', '.join(chats)} out of the plan, or "
+                "take another stage"
+            )
 
     def _overlaps(self, layer: LayerPrediction, masks: Tensor) -> Tensor:
         """Return the best IoU of each mask (N, M, h, w) with those of queries that are rather objects, (N, M)."""
@@ -96,3 +108,9 @@ class AgnosticLoss(nn.Module):
         nothing = torch.zeros(pictures, 1, width, device=self.model.device)
         heard = torch.ones(pictures, 1, dtype=torch.bool, device=nothing.device)
         return PromptCondition(nothing, heard, nothing, heard, nothing)
+
+
+def _repeated(masks: Tensor) -> Tensor:
+    """Return which of the masks (N, M, h, w) of a picture are the same as an earlier one of it, bool (N, M)."""
+    kind = torch.stack([one.flatten(1).unique(dim=0, return_inverse=True)[1] for one in masks])
+    return (kind[:, :, None] == kind[:, None]).tril(-1).any(2)

@@ -11,9 +11,10 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 from rich.console import Console
 
-from x2sam_ros.checkpoint.load import load_model
+from x2sam_ros.checkpoint.load import load_model, weights_sha256
 from x2sam_ros.errors import ConfigError
-from x2sam_ros.training.data.joint import JointSettings, JointSources
+from x2sam_ros.model.x2sam import X2SAM
+from x2sam_ros.training.data.joint import JointSettings, JointSources, check_names
 from x2sam_ros.training.data.sources import SourceConfig
 from x2sam_ros.training.held_out import HeldOut
 from x2sam_ros.training.joint import JointTrainer
@@ -22,6 +23,7 @@ from x2sam_ros.training.lora import LoraSettings
 from x2sam_ros.training.objectives import AgnosticLoss, JointLoss
 from x2sam_ros.training.recipe import STAGES, Recipe
 from x2sam_ros.training.settings import filled, named
+from x2sam_ros.types import Task
 
 _SECTIONS = ("stage", "steps", "recipe", "data", "sources", "held_out")
 _HELD_OUT_BATCHES = 8
@@ -37,7 +39,7 @@ class Plan:
         settings: how the sources are joined.
         sources: what it learns from.
         held_out: what it is scored on meanwhile; none for ().
-        held_out_batches: how many batches of that.
+        held_out_batches: how many batches of each of those.
     """
 
     stage: str
@@ -52,7 +54,7 @@ def read_plan(path: Path) -> Plan:
     """Read a YAML file with ``stage``, ``steps`` and ``sources``, and if wanted ``recipe``, ``data`` and ``held_out``.
 
     Paths of sources are relative to the file. Without ``epochs`` the sources come as often as the steps need.
-    ``held_out`` has ``sources`` of its own and, if wanted, ``batches``, how many of them are scored.
+    ``held_out`` has ``sources`` of its own and, if wanted, ``batches``, how many of each of them are scored.
 
     Raises:
         ConfigError: the file cannot be read, a section is missing, or a setting is unknown or makes no sense.
@@ -96,30 +98,63 @@ def train_plan(plan: Plan, weights: str, folder: Path, console: Console, dtype: 
     model = load_model(weights, dtype=dtype)
     rank, world = processes.process_index, processes.num_processes
     sources = JointSources(plan.sources, model.config, model.tokenizer, plan.settings, rank, world)
+    scored = held_out_sources(plan, model, rank, world)
+    _check_held_out(sources, scored)
+    if plan.stage == "segmentor":
+        everything = [source for joined in (sources, *scored) for source in joined.sources]
+        AgnosticLoss.check([source.name for source in everything if source.task is Task.CHAT])
+    held_out = HeldOut(scored, plan.held_out_batches) if scored else None
     if processes.is_main_process:
-        sources.tell(console)
+        for joined in (sources, *scored):
+            joined.tell(console)
+        for problem in held_out.problems if held_out else ():
+            console.print(problem, markup=False)
     set_seed(plan.recipe.seed)  # of the first stage's head
     loss = (AgnosticLoss if plan.stage == "segmentor" else JointLoss)(model, plan.recipe)
-    held_out = None
-    if plan.held_out:
-        # one batch after the other, asked as the node asks
-        settings = replace(plan.settings, epochs=1, parts={}, canonical_share=1.0, workers=0)
-        scored = JointSources(plan.held_out, model.config, model.tokenizer, settings, rank, world)
-        _check_held_out(sources, scored)
-        held_out = HeldOut(scored, plan.held_out_batches)
-    return JointTrainer(loss, plan.recipe, sources, folder, model.identity, cpu, held_out).run(console)
+    return JointTrainer(loss, plan.recipe, sources, folder, weights_sha256(weights), cpu, held_out).run(console)
 
 
-def _check_held_out(learnt: JointSources, scored: JointSources) -> None:
+def held_out_sources(plan: Plan, model: X2SAM, rank: int = 0, world: int = 1) -> list[JointSources]:
+    """Return what a plan is scored on, each source by itself.
+
+    They are asked about as the node asks, and the same batches come however those that are learnt from are joined.
+
+    Args:
+        plan: the run.
+        model: the network the batches are for.
+        rank, world: this process and how many there are.
+
+    Raises:
+        TruthError: a source cannot be used.
+        ConfigError: two of them have the same name.
+    """
+    settings = JointSettings(
+        parts={}, balance=0.0, canonical_share=1.0, clip_share=1.0, tries=plan.settings.tries, workers=0
+    )
+    scored = [
+        JointSources([one], model.config, model.tokenizer, settings, rank, world, training=False)
+        for one in plan.held_out
+    ]
+    check_names([source for joined in scored for source in joined.sources])
+    return scored
+
+
+def _check_held_out(learnt: JointSources, scored: list[JointSources]) -> None:
     """Raise ConfigError where a held-out source shares samples with one that is learnt from."""
-    for theirs in scored.sources:
+    for theirs in (source for joined in scored for source in joined.sources):
         for ours in learnt.sources:
-            start, end = (edge(ours.config.span[i], theirs.config.span[i]) for i, edge in enumerate((max, min)))
-            if theirs.fingerprint == ours.fingerprint and start < end:
+            is_shared = _overlap(theirs.config.span, ours.config.span) and _overlap(
+                theirs.config.sequences, ours.config.sequences
+            )
+            if theirs.fingerprint == ours.fingerprint and is_shared:
                 raise ConfigError(
                     f"{theirs.name} is to be held out, but {ours.name} has the same annotations and is learnt from; "
-                    "take another split, or give each a span of its own, such as [0.0, 0.9] and [0.9, 1.0]"
+                    "take another split, or give each a span or sequences of its own, such as [0.0, 0.9] and [0.9, 1.0]"
                 )
+
+
+def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:
+    return max(one[0], other[0]) < min(one[1], other[1])
 
 
 def _recipe(start: Recipe, changes: Any, where: str) -> Recipe:

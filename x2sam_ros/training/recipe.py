@@ -12,6 +12,7 @@ from x2sam_ros.config import TrainConfig
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.training.lora import LoraSettings
 from x2sam_ros.training.loss_config import LossConfig
+from x2sam_ros.training.run_folder import KEPT_STATES
 
 Rates = tuple[tuple[str, float], ...]
 
@@ -89,7 +90,7 @@ class Recipe:
     activation_checkpointing: bool = True
     seed: int = 0
     checkpoint_every: int = 2000
-    keep_states: int = 2
+    keep_states: int = KEPT_STATES
     score_every: int = 500
     average: float = 0.0
     objective: TrainConfig = PUBLISHED_OBJECTIVE

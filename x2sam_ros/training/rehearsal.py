@@ -29,7 +29,7 @@ _SCENES = TrainConfig(
 """Shapes of batches; about as much work as a batch of a bag."""
 
 
-def generated_scenes(model: X2SAM, seed: int, steps: int, workers: int) -> SceneSources:
+def generated_scenes(model: X2SAM, seed: int, steps: int, workers: int, rank: int = 0, world: int = 1) -> SceneSources:
     """Return generated pictures and clips with prompts and questions of every kind, as many of each.
 
     Args:
@@ -37,9 +37,10 @@ def generated_scenes(model: X2SAM, seed: int, steps: int, workers: int) -> Scene
         seed: of what is drawn.
         steps: batches.
         workers: processes that draw ahead.
+        rank, world: this process and how many there are.
     """
     config, phases = replace(_SCENES, seed=seed), (SceneSource("image"), SceneSource("video"))
-    return SceneSources(config, model.config, model.tokenizer, phases, steps, workers)
+    return SceneSources(config, model.config, model.tokenizer, phases, steps, workers, rank=rank, world=world)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,7 +14,11 @@ from typing import Any
 from safetensors import SafetensorError
 
 from x2sam_ros.checkpoint.source import shorten
-from x2sam_ros.errors import CheckpointError, ConfigError, told
+from x2sam_ros.errors import CheckpointError, ConfigError, TrainingError, told
+from x2sam_ros.training.plot import plot_losses
+
+KEPT_STATES = 2
+"""Saved states that stay, so that one can be damaged."""
 
 _DONE = "step-"
 _PARTIAL = "partial-"
@@ -22,21 +28,30 @@ _ABOUT = "run.json"
 class RunFolder:
     """Where a run keeps what it must not lose.
 
-    A state appears under its name when it is whole; whatever happens while the next one is written, it stays.
+    A state appears under its name when the disk holds all of it; whatever happens while the next one is written, it
+    stays.
 
     Args:
         path: the folder, made where it does not exist.
+        main: whether this process writes what all have in common.
+        agree: called by all processes of the run with whether all is well here; returns whether it is everywhere, once
+            all have called it.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, main: bool = True, agree: Callable[[bool], bool] = bool) -> None:
+        self.path, self._main, self._agree = path, main, agree
         with self.writing("make the folder"):
             path.mkdir(parents=True, exist_ok=True)
 
     @property
     def log(self) -> Path:
-        """One JSON object for each step."""
+        """One JSON object for each step, which is its ``step``, counted from 1."""
         return self.path / "log.jsonl"
+
+    @property
+    def weights(self) -> Path:
+        """The checkpoint folder that the run ends with."""
+        return self.path / "weights"
 
     @property
     def states(self) -> list[Path]:
@@ -54,7 +69,8 @@ class RunFolder:
         file = self.path / _ABOUT
         if not self.states:
             with self.writing("note the configuration"):
-                file.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
+                if self._main:
+                    file.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
             return
         try:
             theirs = json.loads(file.read_text(encoding="utf-8"))
@@ -67,39 +83,48 @@ class RunFolder:
                 "use the same, or another folder"
             )
 
-    def save(self, step: int, write: Callable[[Path], None], keep: int, main: bool, wait: Callable[[], None]) -> Path:
-        """Save the state of a step; all processes of the run call it.
+    def save(self, step: int, write: Callable[[Path], None], keep: int = KEPT_STATES) -> Path:
+        """Save the state of a step, unless it is; all processes of the run call it.
 
         Args:
             step: steps that are done.
             write: writes the state into a folder.
             keep: states that stay, this one counted.
-            main: whether this process tidies up.
-            wait: returns when all processes have called it.
 
         Raises:
-            CheckpointError: the state cannot be written; the one before is still there.
+            CheckpointError: the state cannot be written, here or in another process; the one before is still there.
         """
         partial, done = self.path / f"{_PARTIAL}{step:08}", self.path / f"{_DONE}{step:08}"
         if done.exists():
             return done
+        what = f"save the state of step {step}"
         try:
-            with self.writing(f"save the state of step {step}"):
+            with self._together(what):
                 partial.mkdir(exist_ok=True)
                 write(partial)
+            with self._together(what):
+                if self._main:
+                    _flush(*partial.rglob("*"), partial)  # else a power cut could leave a name and nothing behind it
+                    partial.rename(done)
+                    _flush(self.path)
+                    for old in (*self.states[:-keep], *self.path.glob(f"{_PARTIAL}*")):
+                        shutil.rmtree(old, ignore_errors=True)
         except CheckpointError:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        wait()
-        if main:
-            partial.rename(done)
-            for old in (*self.states[:-keep], *self.path.glob(f"{_PARTIAL}*")):
-                shutil.rmtree(old, ignore_errors=True)
-        wait()
         return done
 
+    def note(self, row: Mapping[str, Any]) -> None:
+        """Add a row to the log.
+
+        Raises:
+            CheckpointError: it cannot be written.
+        """
+        with self.writing("write the log"), self.log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
     def cut_log(self, step: int) -> None:
-        """Drop the log's lines behind a step: they are done again.
+        """Drop the log's rows behind a step: they are done again.
 
         Raises:
             CheckpointError: what is kept cannot be written; the log is as it was.
@@ -110,6 +135,76 @@ class RunFolder:
             with self.writing("write the log"):
                 kept.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
                 kept.replace(self.log)
+
+    def plot(self) -> None:
+        """Draw the log, if there is one, into ``loss.png``.
+
+        Raises:
+            CheckpointError: the picture cannot be written.
+        """
+        with self.writing("draw the plot"):
+            if self.log.exists() and self.log.stat().st_size:
+                plot_losses(self.log, self.path / "loss.png")
+
+    def stop_if_not_finite(
+        self,
+        step: int,
+        terms: Mapping[str, float],
+        batch: Callable[[], str],
+        save: Callable[[], Path],
+        export: Callable[[Path], None],
+        way_on: str,
+    ) -> None:
+        """Return where all terms of a loss are numbers; else save what was good, tell which batch was not, and stop.
+
+        Args:
+            step: its number, counted from 1.
+            terms: by name; the same in all processes.
+            batch: names what was learnt from.
+            save: saves the state before the step.
+            export: writes its weights into a checkpoint folder.
+            way_on: how to start from these weights in another folder, in words.
+
+        Raises:
+            TrainingError: a term is no number; the state before is saved.
+            CheckpointError: a term is no number, and the state before cannot be saved; both are told.
+        """
+        if all(map(math.isfinite, terms.values())):
+            return
+        found = ", ".join(f"{name} {value:.4g}" for name, value in terms.items())
+        what = f"the loss of step {step} is not finite ({found}) for the batch of {batch()}"
+        with self.after(what):
+            state = save()
+            export(self.weights)
+        raise TrainingError(
+            f"{what}; the state before it is {state}. To go on, start from {self.weights} in another folder, {way_on}"
+        )
+
+    @contextmanager
+    def after(self, what: str) -> Iterator[None]:
+        """Have errors of saving tell what came first.
+
+        Raises:
+            CheckpointError: saving failed.
+        """
+        try:
+            yield
+        except CheckpointError as error:
+            raise CheckpointError(f"{what}; then, {error}") from error
+
+    @contextmanager
+    def resuming(self, state: Path) -> Iterator[None]:
+        """Tell what to do where a state cannot be read meanwhile.
+
+        Raises:
+            CheckpointError: it cannot.
+        """
+        try:
+            yield
+        except Exception as error:  # many kinds, for a damaged file
+            raise CheckpointError(
+                f"cannot resume from {state}: {told(error)}; delete that folder to go on from the state before it"
+            ) from error
 
     @contextmanager
     def writing(self, what: str) -> Iterator[None]:
@@ -130,6 +225,28 @@ class RunFolder:
                 f"cannot {what} in {self.path}: {told(error)}; {kept}; "
                 f"{shutil.disk_usage(there).free >> 20} MiB are free: make room and run the same command again"
             ) from error
+
+    @contextmanager
+    def _together(self, what: str) -> Iterator[None]:
+        """Do something in all processes; where it fails in one, all stop."""
+        failure: CheckpointError | None = None
+        try:
+            with self.writing(what):
+                yield
+        except CheckpointError as error:
+            failure = error
+        if not self._agree(failure is None):
+            raise failure or CheckpointError(f"another process could not {what} in {self.path}; its message says why")
+
+
+def _flush(*paths: Path) -> None:
+    """Have the disk hold files and folders as they are now."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def _step_of(line: str) -> float:

@@ -18,6 +18,7 @@ from x2sam_ros.model.tokenizer import Tokenizer
 from x2sam_ros.training.drawn import LanguageView, Scenes, Things, attribute_shares, draw, object_shares
 from x2sam_ros.training.prompts import CLICK_ODDS, PROMPT_ODDS, PromptMaker, PromptSample
 from x2sam_ros.training.scenes import KINDS, Clip, lay_out
+from x2sam_ros.training.scenes.hiding import LEAST_ASPECT, lay_out_hiding
 from x2sam_ros.training.scenes.layout import Layout
 from x2sam_ros.training.scenes.render import sketch
 from x2sam_ros.training.scenes.render_torch import Canvas
@@ -82,6 +83,7 @@ class Plan:
         prompts: N prompts for masks, those of a clip side by side.
         texts: questions for words alone, as many for each clip.
         view: how the language side is shown the clips.
+        seeds: the clips', for messages.
     """
 
     scenes: Scenes
@@ -90,6 +92,7 @@ class Plan:
     prompts: list[PromptSample]
     texts: list[Conversation]
     view: LanguageView
+    seeds: tuple[int, ...] = ()
 
     def to(self, device: torch.device | str) -> Plan:
         """Have it drawn by torch on a device."""
@@ -145,13 +148,14 @@ class SceneBatches(Dataset[Batch]):
         frames = self.shape.frames if whole_clip or self.phase != "words" else 1
         if self.phase == "memory" and 3 * step < self.shape.steps:
             frames = 2  # one memory, always told the truth, is learnt to be read before a chain of them is
-        layouts, strides = zip(*(self._layout(rng, side, width / height, frames) for _ in range(self.shape.clips)))
+        drawn = (self._layout(rng, side, width / height, frames) for _ in range(self.shape.clips))
+        layouts, strides, seeds = zip(*drawn)
         view = LanguageView.of(height, width, frames if whole_clip else None, self.model.language)
         asked = self.shape.prompts or self.shape.texts
         clips = [sketch(layout) for layout in layouts if asked]
         prompts = [p for clip in clips for p in self._prompts(clip, rng, view.media)]
         texts = [t for clip in clips for t in self.maker.texts(clip, rng, self.shape.texts, view.media)]
-        return Plan(layouts, Things.of(layouts), strides, prompts, texts, view)
+        return Plan(layouts, Things.of(layouts), strides, prompts, texts, view, seeds)
 
     def _prompts(self, clip: Clip, rng: np.random.Generator, media: Media) -> list[PromptSample]:
         """Draw the prompts for masks; in the memory phase most of them are for the memory to decide."""
@@ -160,17 +164,21 @@ class SceneBatches(Dataset[Batch]):
             return self.maker.prompts(clip, rng, count, media)
         told = int(rng.binomial(count, config.remembered_share))
         drawn = [self.maker.remembered(clip, rng, media, config.nameless_share) for _ in range(told)]
+        if clip.kind == "hidden":
+            drawn = [self.maker.about(clip, rng, media) for _ in range(count // 2)] + drawn[: count // 4]
         samples = [sample for sample in drawn if sample is not None]
         return [*samples, *self.maker.prompts(clip, rng, count - len(samples), media)]
 
-    def _layout(self, rng: np.random.Generator, side: int, aspect: float, frames: int) -> tuple[Layout, int]:
-        """Choose a clip; return it and how many camera frames lie between two of its frames."""
+    def _layout(self, rng: np.random.Generator, side: int, aspect: float, frames: int) -> tuple[Layout, int, int]:
+        """Choose a clip; return it, how many camera frames lie between two of its frames, and its seed."""
         seed = int(rng.integers(*self.seeds))
+        if self.phase == "memory" and aspect >= LEAST_ASPECT and rng.random() < self.config.hidden_share:
+            return (*lay_out_hiding(seed, side, aspect, frames, rng), seed)
         stride = int(rng.integers(1, self.shape.max_stride + 1))
         odds = self.config.memory_kind_odds if self.phase == "memory" else self.config.kind_odds
         kind = str(rng.choice(KINDS, p=odds)) if frames > 1 else _still_kind(rng)
         layout = lay_out(seed, (frames - 1) * stride + 1, side, side, kind=kind, aspect=aspect)
-        return layout.every(stride), stride
+        return layout.every(stride), stride, seed
 
 
 def _still_kind(rng: np.random.Generator) -> str:

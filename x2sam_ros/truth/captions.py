@@ -40,7 +40,7 @@ def find_captions(path: Path, options: Options) -> Path | None:
     )
     found = {file for pattern in patterns for file in path.glob(pattern) if _CAPTIONS not in file.name}
     if options.split is None or not any(_MASKS in file.name for file in found):
-        return choose_split(found, options.split)
+        return choose_split(found, options)
     return next((file for file in sorted(found) if file.name.startswith(f"{options.split}_")), None)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from x2sam_ros.errors import TruthError, told
-from x2sam_ros.truth.files import read_json
+from x2sam_ros.truth.files import forget_json, read_json
 from x2sam_ros.truth.sequences import MALFORMED
 
 _PLACES = ("<image>", "<video>")
@@ -99,6 +99,7 @@ def open_chat(path: Path, media: Path | None = None) -> ChatSet:
 def _records(path: Path) -> list[Any]:
     if path.suffix != ".jsonl":
         said = read_json(path)
+        forget_json()  # kept by whoever asked what the file is; it may fill gigabytes
         if not isinstance(said, list):
             raise TruthError(f"{path} is no list of chats, got {type(said).__name__}")
         return said

@@ -13,7 +13,7 @@ from typing import Any
 
 from x2sam_ros.errors import TruthError
 from x2sam_ros.truth.dataset import Category, Dataset, Expression, Kind, Sequence, TrueObject
-from x2sam_ros.truth.files import Options, choose_split, find_root, fingerprint, read_json
+from x2sam_ros.truth.files import Options, choose_name, choose_split, find_root, fingerprint, read_json
 from x2sam_ros.truth.sequences import MaskFiles, Segmentations, attempt, usable
 from x2sam_ros.truth.youtube import annotated_objects, categories_of, check_categories
 
@@ -25,7 +25,7 @@ def find_instances(path: Path, options: Options) -> Path | None:
     if path.is_file():
         return path if path.suffix == ".json" and _is_instances(read_json(path)) else None
     patterns = ("*instance*.json", "annotations/*instance*.json")
-    return choose_split((file for pattern in patterns for file in path.glob(pattern)), options.split)
+    return choose_split((file for pattern in patterns for file in path.glob(pattern)), options)
 
 
 def _is_instances(said: Any) -> bool:
@@ -60,17 +60,15 @@ def find_refcoco(path: Path, options: Options) -> Path | None:
 
 
 def open_refcoco(path: Path, options: Options) -> Dataset:
-    """Open the expressions of one split (``val`` unless another is given): a sequence for each image."""
-    split = options.split or "val"
+    """Open the expressions of one split: a sequence for each image."""
     refs = read_json(path) if path.suffix == ".json" else _read_plain_pickle(path)
+    split = choose_name((ref["split"] for ref in refs), options, path)
     instances = path.parent / "instances.json"
     said = read_json(instances)
     annotations, by_image = _by_image(said["annotations"]), defaultdict(list)
     for ref in refs:
         if ref["split"] == split:
             by_image[ref["image_id"]].append(ref)
-    if not by_image:
-        raise TruthError(f"{path} has no split {split!r}; it has {', '.join(sorted({ref['split'] for ref in refs}))}")
     images = [image for image in said["images"] if image["id"] in by_image]
     root = _image_root(path.parent, images)
 
@@ -90,7 +88,7 @@ def open_refcoco(path: Path, options: Options) -> Dataset:
         Kind.REFERRING,
         usable(sequences, str(path)),
         categories_of(said["categories"]),
-        fingerprint(path, instances),
+        fingerprint(path, instances, part=split),
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from x2sam_ros.errors import TruthError
 from x2sam_ros.truth.dataset import Dataset, Kind, TrueObject
-from x2sam_ros.truth.files import Options, fingerprint
+from x2sam_ros.truth.files import Options, choose_name, fingerprint
 from x2sam_ros.truth.sequences import mask_folder, usable
 
 FPS = 24.0
@@ -24,10 +24,12 @@ def find_davis(path: Path, options: Options) -> Path | None:
 def open_davis(path: Path, options: Options) -> Dataset:
     """Open a release.
 
-    The split is ``val`` or ``2016/val``. Without a year it is 2017's where there is a list of that year. In 2016 all
+    A split is ``val`` or ``2016/val``. Without a year it is 2017's where there is a list of that year. In 2016 all
     that is marked is one object; in 2017 each value is an object, and 255 is void unless a sequence has no other.
     """
-    sets = _list_file(path / "ImageSets", options.split or "val")
+    folder = path / "ImageSets"
+    lists = {str(file.relative_to(folder).with_suffix("")): file for file in folder.rglob("*.txt")}
+    sets = lists[choose_name(lists, options, folder, ("", "2017/", "2016/", "480p/"))]
     resolution = _resolution(path / "JPEGImages")
     images, masks = path / "JPEGImages" / resolution, path / "Annotations" / resolution
     is_single = sets.parent.name != "2017"
@@ -52,14 +54,6 @@ def open_davis(path: Path, options: Options) -> Dataset:
         usable(sequences, str(sets)),
         fingerprint=fingerprint(sets, masks=(masks / name for name in names)),
     )
-
-
-def _list_file(folder: Path, split: str) -> Path:
-    for name in (split, f"2017/{split}", f"2016/{split}", f"480p/{split}"):
-        if (folder / f"{name}.txt").is_file():
-            return folder / f"{name}.txt"
-    found = ", ".join(str(file.relative_to(folder).with_suffix("")) for file in sorted(folder.rglob("*.txt")))
-    raise TruthError(f"{folder} has no list of split {split!r}; it has {found or 'none'}")
 
 
 def _resolution(folder: Path) -> str:

@@ -16,8 +16,11 @@ from x2sam_ros.bag.media import IMAGE_SUFFIXES
 from x2sam_ros.bag.storage import natural_key
 from x2sam_ros.errors import TruthError
 
-_USUAL_SPLITS = ("val", "valid", "validation", "valid_u", "val2017", "test")
+_TO_SCORE = ("val", "valid", "validation", "valid_u", "val2017", "test")
+_TO_LEARN = ("train", "training", "train2017")
 """Which split is read where there are several and none is asked for: the first of these."""
+
+USUAL_SPLITS = (*_TO_SCORE, *_TO_LEARN)
 
 _PROBED_IMAGES = 20
 
@@ -31,6 +34,14 @@ class Options:
     label_topic: str | None = None
     stride: int = 1
     fps: float | None = None
+    training: bool = False
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of splits; the first one that is there is meant."""
+        if self.split is not None:
+            return (self.split,)
+        return _TO_LEARN if self.training else _TO_SCORE
 
 
 def read_json(path: Path) -> Any:
@@ -70,11 +81,11 @@ def images_in(folder: Path) -> list[Path]:
     return sorted((file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES), key=natural_key)
 
 
-def choose_split(found: Iterable[Path], split: str | None) -> Path | None:
+def choose_split(found: Iterable[Path], options: Options) -> Path | None:
     """Choose among the same file or folder of several splits.
 
     A split is the name of a folder on the way (``valid/meta.json``), or how a name ends (``panoptic_val2017.json``).
-    Without one, the only file is taken, else that of the first split of val, valid, validation, valid_u, val2017, test.
+    Without one, the only file is taken, else that of the first of ``options.splits``.
 
     Returns:
         None where there is nothing at all.
@@ -83,15 +94,37 @@ def choose_split(found: Iterable[Path], split: str | None) -> Path | None:
         TruthError: there is no such split, or none of the usual ones.
     """
     paths = sorted({path for path in found if path.exists()})
-    if not paths or (split is None and len(paths) == 1):
+    if not paths or (options.split is None and len(paths) == 1):
         return paths[0] if paths else None
     depth = len(Path(os.path.commonpath(paths)).parts) if len(paths) > 1 else -3
-    for wanted in (split,) if split else _USUAL_SPLITS:
-        chosen = [path for path in paths if _is_of_split(path, wanted, depth)]
+    for split in options.splits:
+        chosen = [path for path in paths if _is_of_split(path, split, depth)]
         if len(chosen) == 1:
             return chosen[0]
-    listed = ", ".join(map(str, paths[:10]))
-    raise TruthError(f"which split? {split!r} does not name one of {listed}; give the split, or the file itself")
+    listed, wanted = ", ".join(map(str, paths[:10])), " or ".join(map(repr, options.splits))
+    raise TruthError(f"which split? {wanted} does not name one of {listed}; give the split, or the file itself")
+
+
+def choose_name(found: Iterable[str], options: Options, where: Path, within: tuple[str, ...] = ("",)) -> str:
+    """Choose among the names of the splits that lie in one place, as ``choose_split`` does.
+
+    Args:
+        found: the names.
+        options: which split is meant.
+        where: the place, for messages.
+        within: what may come before a split in its name, the first that is there is taken.
+
+    Raises:
+        TruthError: there is no such split, or none of the usual ones.
+    """
+    names = sorted(set(found))
+    if options.split is None and len(names) == 1:
+        return names[0]
+    for name in (f"{before}{split}" for split in options.splits for before in within):
+        if name in names:
+            return name
+    wanted, listed = " or ".join(map(repr, options.splits)), ", ".join(names) or "none"
+    raise TruthError(f"{where} has no split {wanted}; it has {listed}; give the split")
 
 
 def _is_of_split(path: Path, split: str, depth: int) -> bool:
@@ -129,9 +162,12 @@ def _folders(bases: list[Path]) -> Iterator[Path]:
             yield from sorted(folder for folder in base.glob(pattern) if folder.is_dir())
 
 
-def fingerprint(*annotations: Path, masks: Iterable[Path] = ()) -> str:
-    """Hash annotation files by their bytes, masks (files, or folders of them) by names and sizes of the files."""
-    digest = hashlib.sha256()
+def fingerprint(*annotations: Path, masks: Iterable[Path] = (), part: str = "") -> str:
+    """Hash annotation files by their bytes, masks (files, or folders of them) by names and sizes of the files.
+
+    ``part`` says which part of the files is meant, where it is not all.
+    """
+    digest = hashlib.sha256(part.encode())
     for path in annotations:
         digest.update(path.read_bytes())
     for path in masks:

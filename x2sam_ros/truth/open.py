@@ -98,6 +98,7 @@ def open_dataset(
     label_topic: str | None = None,
     stride: int = 1,
     fps: float | None = None,
+    training: bool = False,
 ) -> Dataset:
     """Open a dataset. Structure is checked, pixels are read when they are asked for.
 
@@ -107,10 +108,11 @@ def open_dataset(
     Args:
         path: a bag, a folder, or an annotation file.
         layout: one of ``LAYOUTS``; None finds it out.
-        split: name of a split, as val; None takes the only one, or that of validation.
+        split: name of a split, as val; None takes the only one, or that of validation, as ``training`` says.
         topic, label_topic: of a bag: the camera's images, and the label images; None finds them by their names.
         stride: keep every n-th image.
         fps: rate that gives image files their stamps; None is that of the dataset.
+        training: without a split, take that of training instead of validation, where there are several.
 
     Raises:
         TruthError: nothing there, of no known layout, or not one sequence can be used.
@@ -124,7 +126,7 @@ def open_dataset(
     if stride < 1:
         raise ConfigError(f"stride is {stride}, expected 1 (every image) or more")
     try:
-        return _open(path, layout, Options(split, topic, label_topic, stride, fps))
+        return _open(path, layout, Options(split, topic, label_topic, stride, fps, training))
     finally:
         forget_json()
 

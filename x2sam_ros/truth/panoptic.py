@@ -21,7 +21,7 @@ def find_coco_panoptic(path: Path, options: Options) -> Path | None:
     if path.is_file():
         return path if path.suffix == ".json" and _segments(path, "images") else None
     found = [*path.glob("*panoptic*.json"), *path.glob("annotations/*panoptic*.json")]
-    return choose_split((file for file in found if _has_masks(file)), options.split)
+    return choose_split((file for file in found if _has_masks(file)), options)
 
 
 def _has_masks(file: Path) -> bool:
@@ -66,7 +66,7 @@ def find_vipseg(path: Path, options: Options) -> Path | None:
     """Return the panoptic_gt_VIPSeg....json of VIPSeg."""
     if path.is_file():
         return path if path.suffix == ".json" and _segments(path, "videos") else None
-    return choose_split(path.glob("panoptic_gt_*.json"), options.split)
+    return choose_split(path.glob("panoptic_gt_*.json"), options)
 
 
 def open_vipseg(path: Path, options: Options) -> Dataset:

@@ -6,24 +6,30 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
+from typing import TypeVar
 
 from x2sam_ros.bag.source import FrameSource, RawFrame
 from x2sam_ros.errors import TruthError
 from x2sam_ros.truth.dataset import Dataset, Sequence, TrueFrame
 from x2sam_ros.types import Frame
 
+_Item = TypeVar("_Item")
+
 
 def places_within(sequence: Sequence, span: tuple[float, float]) -> tuple[int, ...]:
     """Return the places of the annotated images of a sequence from one share of them to another, 0 to 1."""
-    places = tuple(sequence.annotated())
-    first, last = (round(share * len(places)) for share in span)
-    return places[first:last]
+    return part_of(tuple(sequence.annotated()), span)
 
 
 def some_sequences(dataset: Dataset, span: tuple[float, float]) -> tuple[Sequence, ...]:
     """Return the sequences of a dataset from one share of them to another, 0 to 1."""
-    first, last = (round(share * len(dataset.sequences)) for share in span)
-    return dataset.sequences[first:last]
+    return part_of(dataset.sequences, span)
+
+
+def part_of(listed: tuple[_Item, ...], span: tuple[float, float]) -> tuple[_Item, ...]:
+    """Return what is listed from one share of it to another, 0 to 1."""
+    first, last = (round(share * len(listed)) for share in span)
+    return listed[first:last]
 
 
 def held_out_part(dataset: Dataset, share: float, most: int) -> Dataset:

@@ -25,7 +25,7 @@ def find_reasoning(path: Path, options: Options) -> Path | None:
     if not path.is_dir():
         return None
     splits = (folder for folder in (path, *path.glob("*/")) if folder.is_dir() and _is_pairs(folder))
-    return choose_split(splits, options.split)
+    return choose_split(splits, options)
 
 
 def _is_pairs(folder: Path) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from x2sam_ros.errors import TruthError
 from x2sam_ros.truth.clip_lists import find_clips, object_of_value, objects_of, open_clips
 from x2sam_ros.truth.dataset import Category, Dataset, Kind
-from x2sam_ros.truth.files import Options, choose_split, fingerprint, images_in, read_json
+from x2sam_ros.truth.files import USUAL_SPLITS, Options, choose_name, choose_split, fingerprint, images_in, read_json
 from x2sam_ros.truth.label_maps import Labels, read_colours, read_picture
 from x2sam_ros.truth.sequences import MaskFiles, usable
 
@@ -38,7 +38,7 @@ def find_camvid(path: Path, options: Options) -> Path | None:
     if (path / _COLOURS_FILE).is_file():
         return path / _COLOURS_FILE
     annotated = (folder for folder in path.glob("*annot") if folder.is_dir() and _camvid_images(folder).is_dir())
-    chosen = choose_split(map(_camvid_images, annotated), options.split)
+    chosen = choose_split(map(_camvid_images, annotated), options)
     return chosen if chosen is None else chosen.with_name(f"{chosen.name}annot")
 
 
@@ -123,7 +123,7 @@ def find_sceneparse(path: Path, options: Options) -> Path | None:
     if not (path / _NAMES_FILE).is_file():
         return None
     found = [folder for folder in path.glob("annotations/*/") if folder.is_dir()]
-    return choose_split(found, options.split)
+    return choose_split(found, options)
 
 
 def open_sceneparse(path: Path, options: Options) -> Dataset:
@@ -150,9 +150,12 @@ def find_ade20k(path: Path, options: Options) -> Path | None:
 def open_ade20k(path: Path, options: Options) -> Dataset:
     """Open ADE20K with all its annotations: the class of whole objects; parts are left out, 0 is ignored.
 
-    A split is the name of a folder on the way, as validation; without one all that is found is taken.
+    A split is the name of a folder on the way, as validation; where no folder is called so all that is found is taken.
     """
-    found = sorted(file for file in path.rglob("*_seg.png") if options.split is None or options.split in file.parts)
+    every = sorted(path.rglob("*_seg.png"))
+    there = {part for file in every for part in file.relative_to(path).parts if part in USUAL_SPLITS}
+    split = choose_name(there, options, path) if options.split is None and there else options.split
+    found = [file for file in every if split is None or split in file.parts]
     pairs = {mask.with_name(f"{mask.stem.removesuffix('_seg')}.jpg"): mask for mask in found}
     names: dict[int, str] = {}
     for image in pairs:

@@ -12,7 +12,7 @@ from typing import Any
 from x2sam_ros.bag.media import NOMINAL_FPS
 from x2sam_ros.errors import TruthError
 from x2sam_ros.truth.dataset import Category, Dataset, Expression, Kind, Sequence, TrueFrame, TrueObject
-from x2sam_ros.truth.files import Options, choose_split, find_root, fingerprint, read_json
+from x2sam_ros.truth.files import Options, choose_name, choose_split, find_root, fingerprint, read_json
 from x2sam_ros.truth.label_maps import frame_of_masks, read_labels
 from x2sam_ros.truth.sequences import (
     FileSequence,
@@ -34,7 +34,7 @@ def find_vos(path: Path, options: Options) -> Path | None:
     """Return the meta.json of YouTube-VOS."""
     if path.is_file():
         return path if path.name == "meta.json" else None
-    return choose_split((path / "meta.json", *path.glob("*/meta.json")), options.split)
+    return choose_split((path / "meta.json", *path.glob("*/meta.json")), options)
 
 
 def open_vos(path: Path, options: Options) -> Dataset:
@@ -78,17 +78,14 @@ def find_revos(path: Path, options: Options) -> Path | None:
     splits = {match[1]: file for file in files if (match := _OF_REVOS.fullmatch(file.name))}
     if not splits or not (files[0].parent / MASKS_FILE).is_file():
         return None
-    wanted = options.split or (next(iter(splits)) if len(splits) == 1 else "valid")
-    if wanted not in splits:
-        raise TruthError(f"{path} has no split {wanted!r}; it has {', '.join(splits)}")
-    return splits[wanted]
+    return splits[choose_name(splits, options, path)]
 
 
 def _expressions_file(path: Path, options: Options) -> Path | None:
     if path.is_file():
         return path if path.name == EXPRESSIONS_FILE else None
     patterns = (EXPRESSIONS_FILE, f"*/{EXPRESSIONS_FILE}", f"*/*/{EXPRESSIONS_FILE}")
-    return choose_split((file for pattern in patterns for file in path.glob(pattern)), options.split)
+    return choose_split((file for pattern in patterns for file in path.glob(pattern)), options)
 
 
 def open_referring(path: Path, options: Options) -> Dataset:
@@ -187,7 +184,7 @@ def find_vis(path: Path, options: Options) -> Path | None:
         return path if path.suffix == ".json" and _is_vis(path) else None
     names = ("train", "valid", "val", "test", "instances")
     found = [path / f"{name}.json" for name in names] + list(path.glob("*/instances.json"))
-    chosen = choose_split(found, options.split)
+    chosen = choose_split(found, options)
     return chosen if chosen is not None and _is_vis(chosen) else None
 
 

@@ -10,12 +10,12 @@ from tests.unit.model.networks import nano_tokenizer, new_nano
 from x2sam_ros.config import TrainConfig
 from x2sam_ros.errors import TruthError
 from x2sam_ros.model.config import preset
-from x2sam_ros.model.conversation import REGION_PLACEHOLDER
+from x2sam_ros.model.conversation import IMAGE_PLACEHOLDER, REGION_PLACEHOLDER
 from x2sam_ros.model.template import Template
 from x2sam_ros.rle import encode_rle
 from x2sam_ros.training.data.collate import Preparer, collate_prepared
 from x2sam_ros.training.data.sample import Asked, Shown, Wanted
-from x2sam_ros.training.objective import batch_loss
+from x2sam_ros.training.objective import batch_loss, batch_scores
 
 NANO = preset("nano")
 SEGMENT, DESCRIBE, CHAT = (
@@ -99,6 +99,24 @@ def test_every_answer_of_a_chat_is_learnt() -> None:
     tokens = model.collate([chat])
     learnt = tokenizer.decode(tokens.input_ids[tokens.answer_mask].tolist())
     assert learnt == "Noise.<|im_end|>All of it.<|im_end|>Yes.<|im_end|>"
+
+
+def test_a_chat_about_nothing_is_learnt_beside_one_about_a_picture() -> None:
+    """The language model sees no picture, and every row teaches what it teaches alone."""
+    model, ready = new_nano(), preparer()
+    said = Asked(CHAT, turns=(("What is it?", "Noise."),))
+    blank = Shown(np.zeros((1, 32, 32, 3), np.uint8), (said,), is_blank=True)
+    samples = [ready.prepare(one) for one in (shown(said), blank, shown(said, size=(64, 64)))]
+    assert [IMAGE_PLACEHOLDER in one.texts[0].input_ids for one in samples] == [True, False, True]
+    batches = [collate_prepared(part, MERGE) for part in (samples, samples[:1], samples[1:2], samples[2:])]
+    with torch.no_grad():
+        together, *alone = (batch_loss(model, None, batch, "joint", TrainConfig())["text"] for batch in batches)
+    torch.testing.assert_close(together, torch.stack(alone).mean())
+    assert len({round(float(loss), 4) for loss in alone}) == 3
+    exact = batch_scores(model, batches[2])[1]
+    assert exact.shape == (1,)
+    with pytest.raises(TruthError, match="a prompt for masks needs frames"):
+        Shown(np.zeros((1, 32, 32, 3), np.uint8), (refer((32, 32)),), is_blank=True)
 
 
 def test_a_chat_that_is_too_long_loses_its_last_turns() -> None:

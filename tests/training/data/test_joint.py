@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,12 +96,32 @@ def test_a_sample_that_cannot_be_read_is_replaced_and_named(tmp_path, workers):
     (tmp_path / "panoptic/val2017/000001.jpg").write_bytes(b"no picture")
     sources = joined(listed, replace(SETTINGS, workers=workers))
     for batch in sources:
-        assert {name.split(",")[0] for name in batch.names} == {"000002"} and batch.problems
-    assert sources.problems.count == 2 and "source panoptic: 000001, clip 0, item 0: " in sources.problems.messages[0]
+        assert {name.split(",")[0] for name in batch.names} == {"000002"}
+        assert all(said.startswith("source panoptic: 000001, clip 0, item 0: ") for said in batch.problems)
+        assert batch.problems
     (tmp_path / "panoptic/val2017/000002.jpg").unlink()
-    with pytest.raises(TruthError, match="10 in a row; source panoptic: ") as caught:
+    message = "10 samples of a source in a row could not be read, the last one: source panoptic: .* more tries than 10"
+    with pytest.raises(TruthError, match=message) as caught:
         list(joined(listed, replace(SETTINGS, workers=workers)))
     assert "\n" not in str(caught.value), "no traceback of a worker"
+
+
+def test_many_neighbours_that_cannot_be_read_stop_nothing(tmp_path):
+    """Half of a disc is lost: what is left takes its place, the same after an interruption."""
+    layouts.write_reasonseg(tmp_path)
+    for number in range(20):
+        for suffix in (".jpg", ".json"):
+            shutil.copy(tmp_path / f"val/a{suffix}", tmp_path / f"val/{number:02}{suffix}")
+        if number < 12:
+            (tmp_path / f"val/{number:02}.jpg").write_bytes(b"no picture")
+    config = [SourceConfig(str(tmp_path), "photographs", batch=4)]
+    whole = list(joined(config))
+    assert any(batch.problems for batch in whole)
+    names = [name.split(",")[0] for batch in whole for name in batch.names]
+    assert {*names} == {"a", *(f"{number:02}" for number in range(12, 20))}, "not the next one alone"
+    later = joined(config)
+    later.restore({"position": 7})
+    assert [(batch.names, batch.problems) for batch in later] == [(b.names, b.problems) for b in whole[7:]]
 
 
 def test_a_source_that_is_gone_is_named(tmp_path):
@@ -118,7 +139,9 @@ def test_the_description_tells_other_data_from_the_same_elsewhere(tmp_path):
     listed = configs(tmp_path / "d")
     file = tmp_path / "d/refer/grefs(unc).json"
     file.write_text(file.read_text().replace("a whale", "the whale"))
-    assert about["sources"]["refer"] != joined(listed).describe()["sources"]["refer"]
+    (number,) = [key for key, said in about["sources"].items() if said["name"] == "refer"]
+    assert about["sources"][number] != joined(listed).describe()["sources"][number]
+    assert about != json.loads(json.dumps(joined(configs(tmp_path / "e")[::-1]).describe())), "in another order"
 
 
 def test_what_was_left_out_is_told(tmp_path):

@@ -31,6 +31,12 @@ def test_copies_of_a_sample_are_told_apart():
     assert len(set(places)) == len(places)
 
 
+@pytest.mark.parametrize("share", [Share([8] * 2, batch=8, weight=2.5), Share([3, 5, 5], batch=8, weight=0.7)])
+def test_what_fills_up_a_batch_is_never_an_exact_repeat(share):
+    (batch,) = JointSampler((share,)).epoch(0)
+    assert len(batch.places) == len({*batch.places}) == 8
+
+
 def test_batches_of_a_step_follow_one_another_and_have_like_lengths():
     batches = numbers(JointSampler(SHARES))
     order = [source for source, _ in batches]

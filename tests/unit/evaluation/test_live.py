@@ -124,7 +124,7 @@ def test_what_came_back_becomes_predictions() -> None:
         (5, "list", "t5"),
         (7, "", "t7"),
     ]
-    assert (last.mask_of_prompt("cup") == box).all() and last.masks[0].score == 0.75
+    assert (last.mask(last.masks[0]) == box).all() and last.masks[0].score == 0.75
     told = " | ".join(found.problems)
     for words in ("image 2 left out", "1 of 3 images got no answer", "dog was rejected: no room", "late was never"):
         assert words in told, words

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.evaluation.made_sequences import NOTHING, MadeSequence, columns
 from x2sam_ros.errors import ConfigError, TruthError
-from x2sam_ros.evaluation.prompting import PROMPTS, PlannedPrompt, make_prompts
+from x2sam_ros.evaluation.prompting import PROMPTS, PlannedPrompt, make_prompts, own_words
 from x2sam_ros.truth.dataset import Category, Expression, Kind, TrueObject
 from x2sam_ros.truth.sequences import FailedSequence
 from x2sam_ros.truth.shown_regions import draw_region
@@ -67,6 +67,15 @@ def test_an_object_in_words_is_its_first_own_expression_else_its_class_else_left
     assert all(isinstance(item.prompt, TextPrompt) and item.prompt.task is Task.REFSEG for item in planned)
     with pytest.raises(TruthError, match="clip has nothing that can be prompted by text"):
         make_prompts(MadeSequence([{1: columns(0, 2)}]), Kind.OBJECTS, "text", ())
+
+
+def test_a_class_that_several_objects_share_names_none_of_them() -> None:
+    seen = [{1: columns(0, 1), 2: columns(1, 2), 3: columns(2, 3), 4: columns(3, 4)}]
+    two = (TrueObject(1, 0), TrueObject(2, 0), TrueObject(3, 7), TrueObject(4, 7, is_crowd=True))
+    (planned,) = make_prompts(MadeSequence(seen, two), Kind.OBJECTS, "text", CLASSES)
+    assert (planned.given.object_ids, planned.given.query) == ((3,), "sky"), "a crowd is nobody's namesake"
+    said = (Expression("a", "the left cat", (1,)),)
+    assert own_words(MadeSequence(seen, two, said), CLASSES) == {1: "the left cat", 3: "sky"}
 
 
 def test_a_sequence_without_masks_says_so_rather_than_that_nothing_can_be_prompted() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.unit.truth import layouts
 from x2sam_ros.errors import TruthError
+from x2sam_ros.truth import files
 from x2sam_ros.truth.chat import is_chat, open_chat
 
 TALK = [{"from": "human", "value": "What?"}, {"from": "gpt", "value": "That."}]
@@ -44,6 +45,12 @@ def test_records_that_cannot_be_used_are_named_and_left_out(tmp_path):
     layouts.write_json(tmp_path / "none.json", wrong)
     with pytest.raises(TruthError, match="record 0 has another structure"):
         open_chat(tmp_path / "none.json")
+
+
+def test_no_file_stays_in_memory(tmp_path):
+    path = layouts.write_chats(tmp_path)
+    assert is_chat(path) and files._parsed.cache_info().currsize == 1, "it is not read twice"
+    assert len(open_chat(path).chats) == 3 and files._parsed.cache_info().currsize == 0
 
 
 def test_a_half_written_file_is_refused(tmp_path):

@@ -28,7 +28,7 @@ def test_the_year_is_part_of_the_split_and_2017_is_taken_first(tmp_path):
     assert open_dataset(tmp_path).name == "davis-2017"
     older = open_dataset(tmp_path, split="2016/val")
     check_labels(older, {"swan-2": (written["swan-2"] > 0).astype("u1")})
-    with pytest.raises(TruthError, match="no list of split 'test-dev'; it has 2016/val, 2017/val"):
+    with pytest.raises(TruthError, match="no split 'test-dev'; it has 2016/val, 2017/val"):
         open_dataset(tmp_path, split="test-dev")
 
 

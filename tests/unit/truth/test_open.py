@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from tests.unit.truth import layouts
 from x2sam_ros.errors import ConfigError, TruthError
-from x2sam_ros.truth.dataset import Kind
+from x2sam_ros.truth.dataset import Dataset, Kind
 from x2sam_ros.truth.open import LAYOUTS, open_dataset
 
 WRITERS: list[tuple[str, Callable[[Path], Any], Kind]] = [
@@ -74,6 +76,73 @@ def test_options_that_a_layout_does_not_have_are_refused(tmp_path):
         open_dataset(tmp_path, topic="/image")
     with pytest.raises(ConfigError, match="stride is 0"):
         open_dataset(tmp_path, stride=0)
+
+
+def _write_davis_list(root: Path, split: str) -> None:
+    if not (root / "ImageSets").exists():
+        layouts.write_davis(root)
+        (root / "ImageSets/2017/val.txt").unlink()
+    name = "bear" if split == "train" else "swan-2"
+    (root / f"ImageSets/2017/{split}.txt").write_text(f"{name}\n", encoding="utf-8")
+
+
+def _write_refs(root: Path, split: str) -> None:
+    file = root / "grefs(unc).json"
+    before = json.loads(file.read_text()) if file.exists() else []
+    if not before:
+        layouts.write_refcoco(root)
+    said = {"sent_id": len(before), "sent": f"bike of {split}"}
+    layouts.write_json(file, [*before, {"split": split, "image_id": 7, "ann_id": [31], "sentences": [said]}])
+
+
+def _write_revos(root: Path, split: str) -> None:
+    layouts.write_revos(root, (split,))
+    file = root / f"meta_expressions_{split}_.json"
+    file.write_text(file.read_text().replace("upper", split), encoding="utf-8")
+
+
+def _write_ade20k(root: Path, split: str) -> None:
+    name = f"ADE_{split}_1"
+    folder = root / "images" / split / "street"
+    layouts.write_images(folder, [f"{name}.jpg"])
+    said = {"annotation": {"object": [{"name_ndx": 1, "name": f"wall of {split}", "parts": {"part_level": 0}}]}}
+    layouts.write_json(folder / f"{name}.json", said)
+    layouts.write_colours(folder / f"{name}_seg.png", np.full(layouts.SIZE, 256))
+
+
+SPLITS = [
+    (layouts.write_youtube_vos, "train", "valid"),
+    (layouts.write_reasonseg, "train", "val"),
+    (layouts.write_camvid, "train", "val"),
+    (layouts.write_sceneparse, "training", "validation"),
+    (_write_davis_list, "train", "val"),
+    (_write_refs, "train", "val"),
+    (_write_revos, "train", "valid"),
+    (_write_ade20k, "training", "validation"),
+]
+
+
+@pytest.mark.parametrize(("write", "learnt", "scored"), SPLITS, ids=[write.__name__ for write, _, _ in SPLITS])
+def test_which_split_is_meant_depends_on_what_it_is_for(tmp_path, write, learnt, scored):
+    write(tmp_path, learnt)
+    assert _which(open_dataset(tmp_path)) == _which(open_dataset(tmp_path, training=True)), "there is one only"
+    write(tmp_path, scored)
+    named = {split: _which(open_dataset(tmp_path, split=split)) for split in (learnt, scored)}
+    assert len({*named.values()}) == 2
+    assert _which(open_dataset(tmp_path)) == named[scored]
+    assert _which(open_dataset(tmp_path, training=True)) == named[learnt]
+
+
+def _which(dataset: Dataset) -> tuple[str, str]:
+    return dataset.name, dataset.fingerprint
+
+
+@pytest.mark.parametrize("write", [write for write, _, _ in SPLITS], ids=[write.__name__ for write, _, _ in SPLITS])
+def test_where_no_split_is_for_training_they_are_listed(tmp_path, write):
+    write(tmp_path, "val")
+    write(tmp_path, "test")
+    with pytest.raises(TruthError, match="'train' or 'training' or .*test.*val.*; give the split"):
+        open_dataset(tmp_path, training=True)
 
 
 def test_json_of_another_structure_says_what_its_layout_needs(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,12 @@ THING = "object"
 
 _MADE_UP = ("-merged", "-other", "-stuff")
 """Ends of COCO's names of classes, which nobody says. Source: X2SAM's wording of classes."""
+
+_DRAWN = (Kind.REFERRING, Kind.INSTANCES, Kind.PANOPTIC)
+"""Kinds whose pictures list only what is drawn on them; the others also list names of what may be absent."""
+
+_WHOLE_LISTS = 0.5
+"""How often all classes are asked for of a clip. Source: X2SAM's lists of classes of videos."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,10 @@ class Seen:
         ids = tuple(object_ids)
         return tuple(encode_rle(_union(frame, ids)) for frame in self.truths)
 
-    def ignored(self) -> tuple[Counts | None, ...]:
-        """Return what nobody annotated, crowds included, one run for each frame or None."""
-        crowds = tuple(thing.object_id for thing in self.sequence.objects if thing.is_crowd)
-        areas = [_ignored(frame, crowds) for frame in self.truths]
+    def ignored(self, object_ids: Iterable[int]) -> tuple[Counts | None, ...]:
+        """Return what nobody annotated, some objects included, one run for each frame or None."""
+        ids = tuple(object_ids)
+        areas = [_ignored(frame, ids) for frame in self.truths]
         return tuple(None if area is None else encode_rle(area) for area in areas)
 
     def present(self) -> dict[int, int | None]:
@@ -81,9 +88,9 @@ def _union(frame: TrueFrame, object_ids: tuple[int, ...]) -> BoolArray:
     return united
 
 
-def _ignored(frame: TrueFrame, crowds: tuple[int, ...]) -> BoolArray | None:
-    crowd = _union(frame, crowds)
-    area = crowd if frame.ignore is None else np.logical_or(frame.ignore, crowd)
+def _ignored(frame: TrueFrame, object_ids: tuple[int, ...]) -> BoolArray | None:
+    united = _union(frame, object_ids)
+    area = united if frame.ignore is None else np.logical_or(frame.ignore, united)
     return area if area.any() else None
 
 
@@ -99,6 +106,7 @@ class Asking(ABC):
     def __init__(self, dataset: truth.Dataset, rules: AskingRules, wording: Wording) -> None:
         self.rules, self.wording = rules, wording
         self.names = spoken(dataset.categories)
+        self._is_drawn = dataset.kind in _DRAWN
 
     def items(self, sequence: truth.Sequence) -> Sequence[tuple[Expression, ...]]:
         """Return what can be asked about a sequence, one entry for each sample of each of its clips."""
@@ -113,8 +121,23 @@ class Asking(ABC):
         """Return the prompts about what was seen.
 
         Raises:
-            TruthError: nothing can be asked about it.
+            TruthError: nothing can be asked about it, or a mask is empty that cannot be.
         """
+
+    def ignored(self, seen: Seen) -> tuple[Counts | None, ...]:
+        """Return where nothing is to be learnt, crowds included, one run for each frame or None."""
+        return seen.ignored(thing.object_id for thing in seen.sequence.objects if thing.is_crowd)
+
+    def _check_drawn(self, seen: Seen, what: str, object_ids: Sequence[int]) -> None:
+        """Raise TruthError where objects without a pixel must have some: on the only picture that lists them.
+
+        In a clip they are out of sight, which is to be learnt.
+        """
+        if self._is_drawn and object_ids and seen.sequence.frames().num_images == 1:
+            raise TruthError(
+                f"{what} has an empty mask (object {object_ids[0]}), which would be learnt as absence; correct the "
+                "mask or take it out of the annotations"
+            )
 
     @property
     @abstractmethod
@@ -141,21 +164,52 @@ class AskClasses(Asking):
 
     def ask(self, seen: Seen, item: tuple[Expression, ...], draw: Draw) -> tuple[Asked, ...]:
         """Ask for classes; a category that the dataset does not list is an error."""
-        present = seen.present()
-        if strange := [key for key in present.values() if self.names and key not in self.names]:
+        present = {key: kind for key, kind in seen.present().items() if not self._is_unnamed(kind)}
+        if strange := [kind for kind in present.values() if kind is not None and kind not in self.names]:
             raise TruthError(f"an object has the category {strange[0]}, which its dataset does not list")
-        there = sorted({key for key in present.values() if key is not None}) if self.names else []
+        self._check_classes(seen, set(present.values()))
+        there = sorted({kind for kind in present.values() if kind is not None})
         away = sorted(set(self.names).difference(there))
         chosen = [there[i] for i in draw.permutation(len(there))][: self.rules.phrases]
-        chosen += [away[i] for i in draw.permutation(len(away))][: self.rules.phrases - len(chosen)]
+        spare = [away[i] for i in draw.permutation(len(away))][: self.rules.phrases - len(chosen)]
+        chosen += spare[: _absent(len(chosen), len(spare), len(seen.truths) > 1, draw)]
         listed = [chosen[i] for i in draw.permutation(len(chosen))]
         wanted = tuple(
-            Wanted(listed.index(key) if self.names else 0, seen.runs([object_id]))
-            for object_id, key in present.items()
-            if not self.names or key in listed
+            Wanted(listed.index(kind) if kind is not None else 0, seen.runs([object_id]))
+            for object_id, kind in present.items()
+            if kind is None or kind in listed
         )
         phrases = tuple(self.names[key] for key in listed) or (THING,)
         return (Asked(self.wording.draw(self.task, draw), phrases, wanted=wanted),)
+
+    def ignored(self, seen: Seen) -> tuple[Counts | None, ...]:
+        """Return where nothing is to be learnt: crowds, and objects of which nobody said what they are."""
+        objects = seen.sequence.objects
+        return seen.ignored(one.object_id for one in objects if one.is_crowd or self._is_unnamed(one.category_id))
+
+    def _is_unnamed(self, category_id: int | None) -> bool:
+        return category_id is None and bool(self.names)
+
+    def _check_classes(self, seen: Seen, there: set[int | None]) -> None:
+        """Raise TruthError where all masks of a class are empty; see `_check_drawn`."""
+        things = (one for one in seen.sequence.objects if not one.is_crowd and not self._is_unnamed(one.category_id))
+        if lost := [one for one in things if one.category_id not in there]:
+            kind = lost[0].category_id
+            name = THING if kind is None else self.names.get(kind, kind)
+            self._check_drawn(seen, f"class {name!r}", [one.object_id for one in lost])
+
+
+def _absent(there: int, spare: int, is_clip: bool, draw: Draw) -> int:
+    """Draw how many classes that are absent are listed beside those that are there: any number, at least one in all.
+
+    Of clips all are listed in some of the cases, as a user's list would have them.
+
+    Source: wanghao9610/X2SAM, class lists of pictures and of videos.
+    """
+    if is_clip and draw.random() < _WHOLE_LISTS:
+        return spare
+    least = 0 if there else min(1, spare)
+    return int(draw.integers(least, spare + 1))
 
 
 class AskWords(Asking):
@@ -170,9 +224,14 @@ class AskWords(Asking):
         return self.rules.task or Task.REFSEG
 
     def items(self, sequence: truth.Sequence) -> Sequence[tuple[Expression, ...]]:
-        """Return as many expressions at a time as a sample has prompts; the last ones are filled up from the first."""
+        """Return as many expressions at a time as a sample has prompts; the last ones are filled up from the first.
+
+        What is said first of each object comes before what else is said of it, so that samples ask for different ones.
+
+        Source: wanghao9610/X2SAM, which takes a sentence of each object.
+        """
         found = sequence.expressions or self._named(sequence)
-        said, count = [one for one in found if one.text.strip()], self.rules.prompts
+        said, count = _in_turns(one for one in found if one.text.strip()), self.rules.prompts
         return [tuple(said[(start + k) % len(said)] for k in range(count)) for start in range(0, len(said), count)]
 
     def _named(self, sequence: truth.Sequence) -> tuple[Expression, ...]:
@@ -188,6 +247,8 @@ class AskWords(Asking):
 
     def _ask(self, seen: Seen, said: Expression, draw: Draw) -> Asked:
         wanted = tuple(one for one in [Wanted(0, seen.runs(said.object_ids))] if _is_seen(one))
+        if not wanted:
+            self._check_drawn(seen, f"expression {said.text.strip()!r}", said.object_ids)
         return Asked(self.wording.draw(self._task_of(said), draw), (said.text.strip(),), wanted=wanted)
 
     def _task_of(self, said: Expression) -> Task:
@@ -197,6 +258,17 @@ class AskWords(Asking):
         if len(said.object_ids) != 1:
             return Task.GREFSEG
         return Task.REASEG if said.text.rstrip().endswith("?") else Task.REFSEG
+
+
+def _in_turns(expressions: Iterable[Expression]) -> list[Expression]:
+    """Sort expressions: the first of everything that is meant, then the second, in the order given."""
+    turns: Counter[frozenset[int]] = Counter()
+    dealt = []
+    for said in expressions:
+        meant = frozenset(said.object_ids)
+        dealt.append((turns[meant], said))
+        turns[meant] += 1
+    return [said for _, said in sorted(dealt, key=lambda one: one[0])]
 
 
 class AskObjects(Asking):
@@ -266,28 +338,28 @@ class AskCaption(Asking):
         return 100
 
     def ask(self, seen: Seen, item: tuple[Expression, ...], draw: Draw) -> tuple[Asked, ...]:
-        """Ask for a description; phrases that it does not hold, or that overlap an earlier one, are left out."""
+        """Ask for a description; phrases that it lacks, that overlap an earlier one or have no mask are words."""
         sequence = seen.sequence
         if not sequence.captions:
             raise TruthError("it has no description")
         caption = sequence.captions[int(draw.integers(len(sequence.captions)))]
-        end, found = 0, []
+        end, spans, wanted = 0, list[tuple[int, int]](), list[Wanted]()
         for said in sequence.expressions:
+            one = Wanted(len(wanted), seen.runs(said.object_ids))
             start = caption.lower().find(said.text.strip().lower(), end) if said.text.strip() else -1
-            if start >= 0 and start + len(said.text.strip()) <= len(caption):
+            if start >= 0 and start + len(said.text.strip()) <= len(caption) and _is_seen(one):
                 end = start + len(said.text.strip())
-                found.append(((start, end), said))
-        if not found:
+                spans.append((start, end))
+                wanted.append(one)
+        if not wanted:
             raise TruthError("no phrase of its description has a mask")
-        wanted = [Wanted(place, seen.runs(said.object_ids)) for place, (_, said) in enumerate(found)]
-        spans = tuple(span for span, _ in found)
         return (
             Asked(
                 self.wording.draw(self.task, draw),
                 tuple(caption[slice(*span)] for span in spans),
-                wanted=tuple(filter(_is_seen, wanted)),
+                wanted=tuple(wanted),
                 caption=caption,
-                spans=spans,
+                spans=tuple(spans),
             ),
         )
 

@@ -80,7 +80,7 @@ class Preparer:
         settings, side = self._model.segmentor, self._model.segmentor.image_size
         language, is_clip = self._model.language, len(shown.frames) > 1 and whole_clip
         view = clip_patches(shown.frames, language) if is_clip else picture_patches(shown.frames[0], language)
-        media = self._media(view[1], is_clip)
+        media = None if shown.is_blank else self._media(view[1], is_clip)
         asked = [one for one in shown.asked if not one.turns]
         masks, labels = self._masks(shown, asked)
         areas = [(row, shown.mask(runs)) for row, one in enumerate(asked) for runs in one.regions]
@@ -112,7 +112,7 @@ class Preparer:
             raise TruthError(f"it has {length} tokens, the network reads at most {limit}; take fewer phrases a prompt")
         return conversation
 
-    def _prompt(self, asked: Asked, media: Media) -> Conversation:
+    def _prompt(self, asked: Asked, media: Media | None) -> Conversation:
         """Return a prompt for masks with its answer."""
         if not asked.caption:
             return self._builder.build(
@@ -129,7 +129,7 @@ class Preparer:
         ids += self._tokenizer.encode_plain(f"{asked.caption[end:]} ")
         return self._answered(prompt, [*ids, *self._tokenizer.encode_template(SHORT_ANSWER)])
 
-    def _chat(self, asked: Asked, media: Media) -> Conversation:
+    def _chat(self, asked: Asked, media: Media | None) -> Conversation:
         """Return a chat of as many turns as the network has positions for, every answer of which is learnt."""
         limit = self._model.language.text.max_position_embeddings
         whole: Conversation | None = None

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import cycle, islice
 from typing import Any, get_args
 
 import numpy as np
 from rich.console import Console
 from torch.utils.data import Dataset
 
-from x2sam_ros.bag.source import Problems
 from x2sam_ros.errors import ConfigError, TruthError, X2SamError
 from x2sam_ros.model.config import X2SAMConfig
 from x2sam_ros.model.tokenizer import Tokenizer
@@ -37,7 +37,8 @@ class JointSettings:
         canonical_share: how often a question has the form that the task head uses.
         clip_share: share of the batches of clips in which the language model is shown the whole clip, not its first
             frame alone.
-        tries: samples in a row of one source that may be unreadable before training stops.
+        tries: samples in a row of one source that may be unreadable before training stops; each is replaced by another
+            one, drawn at random.
         workers: processes that read ahead; 0 reads in this one.
     """
 
@@ -74,10 +75,11 @@ class JointSources(NumberedSources):
         tokenizer: its tokenizer.
         settings: how they are joined.
         rank, world: this process and how many there are.
+        training: see ``open_training_source``.
 
     Raises:
         TruthError: a source cannot be used.
-        ConfigError: two sources have the same name.
+        ConfigError: two sources have the same name, or a setting is given that a source has no use for.
     """
 
     def __init__(
@@ -88,14 +90,13 @@ class JointSources(NumberedSources):
         settings: JointSettings | None = None,
         rank: int = 0,
         world: int = 1,
+        training: bool = True,
     ) -> None:
         self.settings = JointSettings() if settings is None else settings
         wording = Wording(model.language.templates, self.settings.canonical_share)
-        self.sources = [open_training_source(config, wording) for config in configs]
-        names = [source.name for source in self.sources]
-        if len(set(names)) < len(names):
-            raise ConfigError(f"sources need names of their own, got {', '.join(names)}")
-        weights = [1.0] * len(names)
+        self.sources = [open_training_source(config, wording, training) for config in configs]
+        check_names(self.sources)
+        weights = [1.0] * len(self.sources)
         if self.settings.balance:
             weights = balanced_weights([len(source.samples) for source in self.sources], self.settings.balance)
         shares = [
@@ -105,16 +106,6 @@ class JointSources(NumberedSources):
         sampler = JointSampler(shares, self.settings.seed, rank, world)
         reader = _Reader(self.sources, Preparer(model, tokenizer), self.settings, model)
         super().__init__(_Epochs(reader, sampler, self.settings.epochs), self.settings.workers)
-        self.problems = Problems()
-        """What was left out so far, when sources were opened and when samples were read."""
-        for message in (message for source in self.sources for message in source.problems.messages):
-            self.problems.add(message)
-
-    def __iter__(self) -> Iterator[SourceBatch]:
-        for batch in super().__iter__():
-            for message in batch.problems:
-                self.problems.add(message)
-            yield batch
 
     def parts_of(self, source: str) -> int:
         """Return how many batches of a source make one step."""
@@ -131,24 +122,35 @@ class JointSources(NumberedSources):
                 console.print(f"source {source.name}: {more} more like these", markup=False)
 
     def describe(self) -> dict[str, Any]:
-        """Return what the batches are made from; where samples are read from does not count, what they are does."""
+        """Return what the batches are made from, by number, since the order of sources makes another run.
+
+        Where samples are read from does not count, what they are does.
+        """
         about = {
-            source.name: {
+            f"source {number}": {
                 **{key: value for key, value in asdict(source.config).items() if key not in ("path", "media")},
+                "name": source.name,
                 "regions": list(source.config.regions),
                 "span": list(source.config.span),
                 "sequences": list(source.config.sequences),
                 "fingerprint": source.fingerprint,
                 "samples": len(source.samples),
             }
-            for source in self.sources
+            for number, source in enumerate(self.sources, 1)
         }
         settings = {key: value for key, value in asdict(self.settings).items() if key not in _FREE}
         return {"settings": settings, "sources": about}
 
 
+def check_names(sources: Sequence[Source]) -> None:
+    """Raise ConfigError where two sources have the same name."""
+    names = [source.name for source in sources]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"sources need names of their own, got {', '.join(names)}; give each a name")
+
+
 class _Reader:
-    """Reads the samples of a batch; one that cannot be read is replaced by the next of its source."""
+    """Reads the samples of a batch; one that cannot be read is replaced by another of its source, drawn at random."""
 
     def __init__(
         self, sources: Sequence[Source], preparer: Preparer, settings: JointSettings, model: X2SAMConfig
@@ -171,15 +173,28 @@ class _Reader:
     def _sample(
         self, number: int, place: Place, epoch: int, whole_clip: bool, problems: list[str]
     ) -> tuple[str, Prepared]:
-        source = self._sources[number]
-        for attempt in range(self._settings.tries):
-            sample = source.samples[(place.sample + attempt) % len(source.samples)]
+        source, tries = self._sources[number], self._settings.tries
+        for attempt, chosen in enumerate(islice(self._tried(number, place, epoch), tries)):
+            sample = source.samples[chosen]
             draw = self._draw(epoch, number, place.sample, place.copy, attempt)
             try:
                 return sample.name, self._preparer.prepare(sample.read(draw), whole_clip)
             except X2SamError as error:
                 problems.append(f"source {source.name}: {sample.name}: {error}")
-        raise TruthError(f"{len(problems)} samples could not be read, {self._settings.tries} in a row; {problems[-1]}")
+        raise TruthError(
+            f"{tries} samples of a source in a row could not be read, the last one: {problems[-1]}; mend them or leave "
+            f"them out of the source, or give more tries than {tries}"
+        )
+
+    def _tried(self, number: int, place: Place, epoch: int) -> Iterator[int]:
+        """Yield the sample of a place, then as many of its source as are tried, at random, over and over.
+
+        Neighbours are often damaged together; the sample itself, drawn otherwise, may show what is asked for.
+        """
+        yield place.sample
+        count = len(self._sources[number].samples)
+        draw = self._draw(epoch, number, place.sample, place.copy)
+        yield from cycle(draw.choice(count, min(count, self._settings.tries), replace=False).tolist())
 
 
 class _Epochs(Dataset[SourceBatch]):

@@ -89,21 +89,25 @@ class Shown:
         asked: the prompts, all about these frames.
         ignore: run lengths of what nobody annotated, one for each frame, or None.
         stride: camera frames between two of the frames.
+        is_blank: the prompts are chats about nothing; the frames only stand where others have some.
 
     Raises:
-        TruthError: a mask has not one run of the frames' size for each frame.
+        TruthError: a mask has not one run of the frames' size for each frame, or masks are asked for of nothing.
     """
 
     frames: Uint8Array
     asked: tuple[Asked, ...]
     ignore: tuple[Counts | None, ...] = ()
     stride: int = 1
+    is_blank: bool = False
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.dtype != np.uint8 or not len(self.frames) or self.frames.shape[3] != 3:
             raise TruthError(f"frames must be uint8 (T, H, W, 3), got {self.frames.dtype} {self.frames.shape}")
         if not self.asked or self.stride < 1:
             raise TruthError(f"a sample needs a prompt and a stride above 0, got {len(self.asked)} and {self.stride}")
+        if self.is_blank and not all(prompt.turns for prompt in self.asked):
+            raise TruthError("a prompt for masks needs frames that it is about")
         count, pixels = len(self.frames), self.size[0] * self.size[1]
         rows = [one.runs for prompt in self.asked for one in prompt.wanted]
         if any(len(runs) != count for runs in (*rows, *([self.ignore] if self.ignore else []))):

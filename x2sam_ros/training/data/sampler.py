@@ -7,6 +7,7 @@ and batches shuffled.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from x2sam_ros.errors import ConfigError
 
 
 class Place(NamedTuple):
-    """A sample of an epoch: its number in its source, and which copy of it, where it comes more than once."""
+    """A sample of an epoch: its number in its source, and how often it came before, where it comes more than once."""
 
     sample: int
     copy: int
@@ -84,29 +85,31 @@ class JointSampler:
         steps: list[list[Planned]] = []
         for source, share in enumerate(self._shares):
             draw = np.random.Generator(np.random.PCG64([self._seed, number, source]))
-            steps += self._cut(source, share, self._listed(share, draw), draw)
+            steps += self._cut(source, share, self._listed(share, draw))
         order = np.random.Generator(np.random.PCG64([self._seed, number, len(self._shares)])).permutation(len(steps))
         return [batch for index in order for batch in steps[int(index)]]
 
     @staticmethod
-    def _listed(share: Share, draw: np.random.Generator) -> list[Place]:
+    def _listed(share: Share, draw: np.random.Generator) -> list[int]:
         """Return the samples of an epoch by length, those of the same length in random order."""
         count = len(share.lengths)
         total = max(1, round(count * share.weight))
         whole, rest = divmod(total, count)
-        some = [Place(int(sample), whole) for sample in draw.permutation(count)[:rest]]
-        every = [Place(sample, copy) for copy in range(whole) for sample in range(count)] + some
-        shuffled = [every[int(index)] for index in draw.permutation(total)]
-        return sorted(shuffled, key=lambda place: share.lengths[place.sample])
+        every = [*range(count)] * whole + draw.permutation(count)[:rest].tolist()
+        shuffled: list[int] = draw.permutation(every).tolist()
+        return sorted(shuffled, key=lambda sample: share.lengths[sample])
 
-    def _cut(self, source: int, share: Share, listed: list[Place], draw: np.random.Generator) -> list[list[Planned]]:
+    def _cut(self, source: int, share: Share, listed: list[int]) -> list[list[Planned]]:
         """Cut samples into steps of all processes, and return this process's batches of each."""
         width = share.batch * self._world
         missing = self._steps(share) * share.parts * width - len(listed)
         # filled up with others of like length, as far as there are any
-        copies = math.ceil(share.weight)
-        spare = [listed[-1 - index % len(listed)].sample for index in range(missing)]
-        filled = listed + [Place(sample, copies + 1 + index // len(listed)) for index, sample in enumerate(spare)]
+        spare = [listed[-1 - index % len(listed)] for index in range(missing)]
+        came = Counter[int]()
+        filled = []
+        for sample in (*listed, *spare):
+            filled.append(Place(sample, came[sample]))
+            came[sample] += 1
         batches = [filled[start : start + width] for start in range(0, len(filled), width)]
         mine = [Planned(source, tuple(batch[self._rank :: self._world])) for batch in batches]
         return [mine[start : start + share.parts] for start in range(0, len(mine), share.parts)]

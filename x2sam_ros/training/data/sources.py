@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from x2sam_ros.truth.chat import Chat, is_chat, open_chat
 from x2sam_ros.truth.dataset import Expression
 from x2sam_ros.truth.files import fingerprint
 from x2sam_ros.truth.open import open_dataset
-from x2sam_ros.truth.part import places_within, some_sequences
+from x2sam_ros.truth.part import part_of, places_within, some_sequences
 from x2sam_ros.truth.shown_regions import REGION_KINDS
 from x2sam_ros.types import Frame, Task, Uint8Array
 
@@ -30,6 +30,12 @@ _PICTURE_TOKENS = 300
 _LETTERS_PER_TOKEN = 4
 _FRAME_PAIR = 2
 
+_OF_CHATS = ("path", "name", "media", "weight", "batch", "frames", "sequences")
+"""Settings that mean something for chats."""
+
+_BLANK = (32, 32)
+"""Size (height, width) of what stands for the picture of a chat about none, pixels."""
+
 
 @dataclass(frozen=True)
 class SourceConfig:
@@ -38,7 +44,8 @@ class SourceConfig:
     Args:
         path: the dataset: whatever ``open_dataset`` opens, or a JSON of chats.
         name: what logs call it; '' for the dataset's own name. Unique in a recipe.
-        layout, split, topic, label_topic: as for ``open_dataset``.
+        layout, split, topic, label_topic: as for ``open_dataset``; without a split, that of training where it is
+            learnt from, that of validation where it is held out.
         media: folder of the pictures of chats; '' for that of the JSON.
         task: what is asked, as refseg; '' for what the kind of ground truth suggests.
         weight: how often each of its samples comes in an epoch; 0.5 takes every second one, each epoch others.
@@ -49,7 +56,7 @@ class SourceConfig:
         phrases: classes or regions a prompt, at most.
         regions: how objects are pointed at.
         span: from which share of each sequence's annotated images to which, so that an end of it can be held out.
-        sequences: from which share of the sequences to which, likewise.
+        sequences: from which share of the sequences, or chats, to which, likewise.
 
     Raises:
         ConfigError: a number below its least, an unknown task or kind of region.
@@ -126,18 +133,31 @@ class Source:
         return self.task in (Task.REFSEG, Task.REASEG) and self.config.prompts > 1
 
 
-def open_training_source(config: SourceConfig, wording: Wording) -> Source:
+def open_training_source(config: SourceConfig, wording: Wording, training: bool = True) -> Source:
     """Open a source: structure is checked, and clips are counted; pixels are read when a sample is.
 
     Sequences that cannot be used, as those shorter than a clip, are left out and counted in ``problems``.
 
+    Args:
+        config: what, and how.
+        wording: in which words it is asked about.
+        training: which of several splits is meant where none is given, that of training or that of validation.
+
     Raises:
         TruthError: nothing there, of no known layout, or not one sample can be made of it.
+        ConfigError: a setting is given that chats, or this layout, have no use for.
     """
     path = Path(config.path)
     if is_chat(path):
         return _open_chats(path, config, wording)
-    dataset = open_dataset(path, config.layout, split=config.split, topic=config.topic, label_topic=config.label_topic)
+    dataset = open_dataset(
+        path,
+        config.layout,
+        split=config.split,
+        topic=config.topic,
+        label_topic=config.label_topic,
+        training=training,
+    )
     rules = AskingRules(Task(config.task) if config.task else None, config.prompts, config.phrases, config.regions)
     asking = asking_of(dataset, rules, wording)
     name, problems = config.name or dataset.name, Problems()
@@ -190,7 +210,7 @@ def _reach(frames: int, stride: int) -> int:
 
 @dataclass(frozen=True)
 class _Clip:
-    """Part ``part`` of ``parts`` of a sequence, in which a clip begins; ``places`` are the annotated images."""
+    """A clip that begins in part ``part`` of ``parts`` of where one can; ``places`` are the annotated images."""
 
     sequence: truth.Sequence
     places: tuple[int, ...]
@@ -205,9 +225,9 @@ class _Clip:
             return self._from(first)
         longest = min(self.config.max_stride, (count - 1) // max(frames - 1, 1)) or 1
         stride = int(draw.integers(1, longest + 1))
-        last = count - _reach(frames, stride)
-        start = int(draw.integers(self.part * count // self.parts, (self.part + 1) * count // self.parts))
-        return tuple(self.places[min(start, last) + k * stride] for k in range(frames))
+        starts = count - _reach(frames, stride) + 1  # need not be a multiple of the parts, so that two may share one
+        start = min(int((self.part + draw.random()) * starts / self.parts), starts - 1)
+        return tuple(self.places[start + k * stride] for k in range(frames))
 
     def _from(self, first: int) -> tuple[int, ...]:
         frames = self.config.frames
@@ -222,16 +242,17 @@ class _Clip:
 def _read(clip: _Clip, asking: Asking, item: tuple[Expression, ...], draw: Draw) -> Shown:
     """Read a clip with its truth, and ask about it."""
     places = clip.draw(asking.first(clip.sequence), draw)
-    found = {frame.frame_index: frame for frame in clip.sequence.frames().pick(set(places))}
+    problems = Problems()
+    found = {frame.frame_index: frame for frame in clip.sequence.frames().pick(set(places), problems)}
     if lost := [place for place in places if place not in found]:
-        raise TruthError(f"image {lost[0]} cannot be read")
+        raise TruthError(problems.messages[0] if problems.messages else f"image {lost[0]} cannot be read")
     frames = [found[place] for place in places]
     truths = [clip.sequence.truth(frame) for frame in frames]
     seen = Seen(clip.sequence, tuple(one for one in truths if one is not None))
     if len(seen.truths) < len(frames):
         raise TruthError(f"image {places[truths.index(None)]} has no annotation")
     gaps = np.abs(np.diff(places)) if len(places) > 1 else np.ones(1)
-    return Shown(_stacked(frames), asking.ask(seen, item, draw), seen.ignored(), max(1, int(np.median(gaps))))
+    return Shown(_stacked(frames), asking.ask(seen, item, draw), asking.ignored(seen), max(1, int(np.median(gaps))))
 
 
 def _stacked(frames: Sequence[Frame]) -> Uint8Array:
@@ -242,23 +263,44 @@ def _stacked(frames: Sequence[Frame]) -> Uint8Array:
 
 
 def _open_chats(path: Path, config: SourceConfig, wording: Wording) -> Source:
-    """Open chats; those without a picture, and those of the other kind of media, are left out."""
+    """Open chats about pictures and about nothing, or those about clips; the others are left out.
+
+    Raises:
+        ConfigError: a setting is given that only datasets have a use for.
+    """
+    _check_chats(config)
     found = open_chat(path, Path(config.media) if config.media else None)
     name, problems = config.name or found.name, Problems()
     media: MediaKind = "image" if config.frames == 1 else "video"
     for message in found.problems:
         problems.add(message)
     samples = []
-    for chat in found.chats:
-        if (chat.image if media == "image" else chat.video) is None:
-            problems.add(f"source {name}: chat {chat.name} left out: it is about no {media}")
+    for chat in part_of(found.chats, config.sequences):
+        if (chat.video is None) != (media == "image"):
+            about = "no clip" if chat.video is None else "a clip"
+            problems.add(f"source {name}: chat {chat.name} left out: it is about {about}")
             continue
         letters = sum(len(words) for turn in chat.turns for words in turn)
-        length = _PICTURE_TOKENS * -(-config.frames // _FRAME_PAIR) + letters // _LETTERS_PER_TOKEN + 1
+        pictures = 0 if chat.image is None and chat.video is None else -(-config.frames // _FRAME_PAIR)
+        length = _PICTURE_TOKENS * pictures + letters // _LETTERS_PER_TOKEN + 1
         samples.append(
             Sample(name, chat.name, Task.CHAT, media, length, partial(_read_chat, chat, config.frames, wording))
         )
     return _checked(Source(name, config, Task.CHAT, media, tuple(samples), fingerprint(path), problems))
+
+
+def _check_chats(config: SourceConfig) -> None:
+    """Raise ConfigError where a setting of a source of chats has no meaning for them."""
+    plain = SourceConfig(config.path)
+    given = [one.name for one in fields(config) if getattr(config, one.name) != getattr(plain, one.name)]
+    strange = [name for name in given if name not in _OF_CHATS]
+    if config.task == Task.CHAT.value:
+        strange.remove("task")
+    if strange:
+        raise ConfigError(
+            f"source {config.name or config.path} holds chats, which have no {', no '.join(strange)}; leave them away, "
+            f"chats have {', '.join(_OF_CHATS)}"
+        )
 
 
 def _read_chat(chat: Chat, frames: int, wording: Wording, draw: Draw) -> Shown:
@@ -266,7 +308,8 @@ def _read_chat(chat: Chat, frames: int, wording: Wording, draw: Draw) -> Shown:
     asked = (Asked(wording.canonical(Task.CHAT), turns=chat.turns),)
     if chat.image is not None:
         return Shown(read_image(chat.image)[None], asked)
-    assert chat.video is not None
+    if chat.video is None:
+        return Shown(np.zeros((1, *_BLANK, 3), np.uint8), asked, is_blank=True)
     source = open_source(chat.video)
     count = source.num_images
     if count is None or count < frames:

@@ -33,8 +33,8 @@ _SLACK = 1.12  # an outline's reach over that of its rigid shape: wobble and sca
 
 
 @dataclass(eq=False)
-class _Draft:
-    """An object while the scene is being laid out (metric units)."""
+class Draft:
+    """An object while the scene is being laid out, in metric units; its ``path`` is float (T, 2)."""
 
     shape: str
     colour: str
@@ -45,48 +45,52 @@ class _Draft:
 
     @property
     def reach(self) -> float:
+        """How far from its centre it may extend."""
         return self.radius * outer_radius(self.shape) * _SLACK
 
 
 @dataclass(frozen=True)
-class _Bar:
-    """A straight occluder that is no object."""
+class Bar:
+    """A straight occluder that is no object; at an angle of 0 its width lies along x."""
 
     path: Doubles
     width: float
     angle: float
+    length: float = 4.0
 
 
-class _Scene:
-    """The layout of one clip; every choice is drawn from one generator and none depends on the resolution."""
+class Scene:
+    """The layout of one clip; every choice is drawn from one generator and none depends on the resolution.
+
+    Attributes:
+        drafts: The objects in the order in which they were added.
+        bar: What lies in front of them, if anything does.
+    """
 
     def __init__(self, rng: np.random.Generator, num_frames: int, extent: tuple[float, float], config: SceneConfig):
         self.rng, self.num_frames, self.extent, self.config = rng, num_frames, np.array(extent), config
         self.time = np.arange(num_frames, dtype=np.float64)
-        self.drafts: list[_Draft] = []
-        self.bar: _Bar | None = None
+        self.drafts: list[Draft] = []
+        self.bar: Bar | None = None
 
     def _radius(self, size: str) -> float:
         return float(self.rng.uniform(*getattr(self.config, f"{size}_radius")))
 
-    def add_attributes(self, sizes: tuple[str, ...] = _SIZE_ODDS) -> _Draft:
+    def add_attributes(self, sizes: tuple[str, ...] = _SIZE_ODDS) -> Draft:
         """Draw an object's attributes; it often shares one with an earlier object, so that both words are needed."""
         shape, colour = pick(self.rng, SHAPES), pick(self.rng, COLOURS)
         if self.drafts and self.rng.random() < 0.4:
             other = self.drafts[int(self.rng.integers(len(self.drafts)))]
             shape, colour = (other.shape, colour) if self.rng.random() < 0.5 else (shape, other.colour)
-        if self.drafts and self.config.one_colour:
-            first = self.drafts[0]
-            shape, colour = pick(self.rng, tuple(s for s in SHAPES if s != first.shape)), first.colour
         return self.add(shape, colour, pick(self.rng, sizes))
 
-    def add(self, shape: str, colour: str, size: str) -> _Draft:
+    def add(self, shape: str, colour: str, size: str) -> Draft:
         """Add an object of the given attributes, not placed yet."""
-        draft = _Draft(shape, colour, size, pick(self.rng, TEXTURES), self._radius(size))
+        draft = Draft(shape, colour, size, pick(self.rng, TEXTURES), self._radius(size))
         self.drafts.append(draft)
         return draft
 
-    def place(self, taken: list[_Draft], free: list[_Draft]) -> list[_Draft]:
+    def place(self, taken: list[Draft], free: list[Draft]) -> list[Draft]:
         """Find frame-0 places inside the image for ``free``, apart from ``taken``; return those that fit."""
         placed = list(taken)
         for draft in sorted(free, key=lambda d: -d.reach):
@@ -101,18 +105,19 @@ class _Scene:
                     break
         return placed
 
-    def _wobble(self, amplitude: float) -> Doubles:
+    def wobble(self, amplitude: float) -> Doubles:
+        """Return how far something strays that stands about still: (T, 2), 0 on the first frame."""
         phase, speed = self.rng.uniform(0, 2 * np.pi, 2), self.rng.uniform(0.1, 0.4, 2)
         waves = np.sin(phase + self.time[:, None] * speed)
         return np.asarray(amplitude * (waves - waves[0]), np.float64)
 
-    def _travel(self, start: Doubles, draft: _Draft) -> Doubles:
+    def _travel(self, start: Doubles, draft: Draft) -> Doubles:
         """Return a path from ``start``: still, along an axis, or in any direction; it bounces or leaves and returns."""
         draw, top = self.rng.random(), self.config.max_speed
         speed = float(self.rng.uniform(0.35, 1.0)) * top
         angle = self.rng.uniform(0, 2 * np.pi) if draw > 0.85 else self.rng.integers(4) * np.pi / 2
         leaves = self.rng.random() < 0.2
-        wobble = self._wobble(0.003 if draw < self.config.still_share else 0.008)
+        wobble = self.wobble(0.003 if draw < self.config.still_share else 0.008)
         if draw < self.config.still_share:
             return start + wobble
         margin = -1.1 * draft.reach if leaves else draft.reach
@@ -122,7 +127,7 @@ class _Scene:
         return np.asarray(folded + margin + wobble, np.float64)
 
 
-def _hidden_frames(scene: _Scene, reach: float, half: float) -> tuple[float, float]:
+def _hidden_frames(scene: Scene, reach: float, half: float) -> tuple[float, float]:
     """Return the speed and the middle of a passage that covers for ``hidden_frames``, fewer in a short clip.
 
     Args:
@@ -137,7 +142,7 @@ def _hidden_frames(scene: _Scene, reach: float, half: float) -> tuple[float, flo
     return speed, middle
 
 
-def _occlusion(scene: _Scene, count: int) -> list[_Draft]:
+def _occlusion(scene: Scene, count: int) -> list[Draft]:
     """Lay out a target that something passes in front of: a static bar, a moving bar or a large object."""
     rng = scene.rng
     target = scene.add_attributes(("small", "medium"))
@@ -152,10 +157,10 @@ def _occlusion(scene: _Scene, count: int) -> list[_Draft]:
         crossing = scene.extent / 2 + rng.uniform(-1, 1, 2) * room
         target.path = np.tile(crossing, (scene.num_frames, 1))
         target.path[:, axis] += sign * np.clip(speed * (scene.time - middle), -half, half)
-        scene.bar = _Bar(np.tile(crossing, (scene.num_frames, 1)), width, 0.0 if axis == 0 else np.pi / 2)
+        scene.bar = Bar(np.tile(crossing, (scene.num_frames, 1)), width, 0.0 if axis == 0 else np.pi / 2)
         return [*scene.place([target], others)[1:], target]
     scene.place([], [target])
-    target.path = target.path[0] + scene._wobble(0.01)
+    target.path = target.path[0] + scene.wobble(0.01)
     angle = float(rng.uniform(0, 2 * np.pi))
     front = scene.add(pick(rng, SHAPES[:2]), pick(rng, COLOURS), "large") if style == 2 else None
     cover = 2.0 * front.radius if front else 2.2 * target.radius
@@ -166,13 +171,13 @@ def _occlusion(scene: _Scene, count: int) -> list[_Draft]:
     scene.place([target], others)
     placed = [o for o in others if len(o.path) == scene.num_frames]
     if front is None:
-        scene.bar = _Bar(path, cover, angle)
+        scene.bar = Bar(path, cover, angle)
         return [*placed, target]
     front.path = path
     return [*placed, target, front]
 
 
-def _reentry(scene: _Scene, count: int) -> list[_Draft]:
+def _reentry(scene: Scene, count: int) -> list[Draft]:
     """Lay out a target that leaves the picture and returns, often elsewhere along the same side."""
     rng = scene.rng
     target = scene.add_attributes(("small", "medium"))
@@ -193,7 +198,7 @@ def _reentry(scene: _Scene, count: int) -> list[_Draft]:
     return [*placed[1:], target]
 
 
-def _lay_out(scene: _Scene, kind: str, count: int) -> tuple[list[_Draft], _Draft]:
+def _lay_out(scene: Scene, kind: str, count: int) -> tuple[list[Draft], Draft]:
     """Return the objects from far to near and the one the kind is about."""
     rng = scene.rng
     if kind in ("occlusion", "reentry"):
@@ -234,7 +239,7 @@ def motion_name(path: Doubles) -> str:
     return (("left", "right"), ("up", "down"))[axis][int(net[axis] > 0)]
 
 
-def _object_layer(draft: _Draft, label: int, scene: _Scene) -> Layer:
+def _object_layer(draft: Draft, label: int, scene: Scene) -> Layer:
     rng, config = scene.rng, scene.config
     phase, speed = rng.uniform(0, 2 * np.pi, 2), rng.uniform(0.03, 0.2, 2)
     radius = draft.radius * (1 + config.scale_change * np.sin(phase[0] + speed[0] * scene.time))
@@ -246,9 +251,9 @@ def _object_layer(draft: _Draft, label: int, scene: _Scene) -> Layer:
     return Layer(outline, centre, area_radius, angle.astype(np.float32), rgb, tile, label)
 
 
-def _bar_layer(bar: _Bar, scene: _Scene) -> Layer:
+def _bar_layer(bar: Bar, scene: Scene) -> Layer:
     c, s = np.cos(bar.angle), np.sin(bar.angle)
-    corners = np.array([[-0.5, -2.0], [0.5, -2.0], [0.5, 2.0], [-0.5, 2.0]]) * [bar.width, 1.0]
+    corners = np.array([[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]) * [bar.width, bar.length]
     outline = (corners @ np.array([[c, s], [-s, c]]))[None] + bar.path[:, None]
     grey = scene.rng.uniform(50, 150) * np.array([1.0, scene.rng.uniform(0.85, 1.0), scene.rng.uniform(0.75, 0.95)])
     steady = np.ones(scene.num_frames, np.float32)
@@ -273,11 +278,28 @@ def lay_out(
         raise ConfigError(f"scene kind is {kind!r}, expected one of {', '.join(KINDS)}")
     if num_frames < 1 or min(height, width) < 16:
         raise ConfigError(f"clip is {num_frames} x {height} x {width}, expected 1 frame and 16 x 16 pixels or more")
-    ratio = width / height if aspect is None else aspect
-    extent = (max(ratio, 1.0), max(1.0 / ratio, 1.0))
     rng = np.random.Generator(np.random.PCG64(seed))
-    scene = _Scene(rng, num_frames, extent, config)
+    scene = Scene(rng, num_frames, metric_extent(width / height if aspect is None else aspect), config)
     drafts, target = _lay_out(scene, kind, int(rng.integers(config.min_objects, config.max_objects + 1)))
+    return compose(scene, drafts, target, (height, width), kind)
+
+
+def metric_extent(aspect: float) -> tuple[float, float]:
+    """Return the width and height of a picture of this width over height, the short side 1."""
+    return max(aspect, 1.0), max(1.0 / aspect, 1.0)
+
+
+def compose(scene: Scene, drafts: list[Draft], target: Draft, size: tuple[int, int], kind: str) -> Layout:
+    """Choose what is left of a scene whose objects are placed: outlines, colours, backdrop, light and noise.
+
+    Args:
+        scene: The scene.
+        drafts: Its objects from far to near.
+        target: The one the scene is about.
+        size: Height and width of a picture, pixels.
+        kind: What it is called.
+    """
+    rng, config = scene.rng, scene.config
     layers = [_object_layer(draft, k + 1, scene) for k, draft in enumerate(drafts)]
     objects = tuple(_object(draft, layer, scene) for draft, layer in zip(drafts, layers))
     if scene.bar is not None:
@@ -286,20 +308,20 @@ def lay_out(
     phase, speed = rng.uniform(0, 2 * np.pi), rng.uniform(0.05, 0.3)
     light = 1 + config.light_change * (np.sin(phase + speed * scene.time) - 0.2)[:, None] * rng.uniform(0.9, 1.1, 3)
     return Layout(
-        size=(height, width),
-        extent=extent,
+        size=size,
+        extent=(float(scene.extent[0]), float(scene.extent[1])),
         layers=tuple(layers),
         backdrop=backdrop,
         gains=light.astype(np.float32),
         noise_std=config.noise_std,
-        windows=choose_windows(rng, num_frames),
+        windows=choose_windows(rng, scene.num_frames),
         objects=objects,
         kind=kind,
         target=next(k for k, draft in enumerate(drafts) if draft is target),
     )
 
 
-def _object(draft: _Draft, layer: Layer, scene: _Scene) -> SceneObject:
+def _object(draft: Draft, layer: Layer, scene: Scene) -> SceneObject:
     return SceneObject(
         shape=draft.shape,
         colour=draft.colour,

@@ -22,7 +22,7 @@ from x2sam_ros.evaluation.runner import predictions_path
 from x2sam_ros.training.scenes import Clip, generate_clip
 from x2sam_ros.training.scenes.vocabulary import SHAPES
 from x2sam_ros.truth.dataset import Category, Dataset, Kind, Sequence, TrueFrame, TrueObject
-from x2sam_ros.types import Frame
+from x2sam_ros.types import BoolArray, Frame
 
 INTERVAL_NS = 33_333_333
 
@@ -87,12 +87,17 @@ def predict(sequence: SceneSequence, lag: int, first: int = 2, lost: tuple[int, 
     return SequencePredictions(sequence.name, prompts, tuple(frames), 1.25)
 
 
+def _mask_of(prompt: GivenPrompt, frame: FramePrediction) -> BoolArray:
+    own = (frame.mask(one) for one in frame.masks if one.prompt_id == prompt.prompt_id)
+    return next(own, np.zeros(frame.size, np.bool_))
+
+
 def score(sequence: SceneSequence, predictions: SequencePredictions) -> SequenceResult:
     labels, curves = sequence.clip.labels, []
     for prompt in predictions.prompts:
         (number,) = prompt.object_ids
         start = prompt.frame_index
-        found = [frame.mask_of_prompt(prompt.prompt_id) for frame in predictions.frames[start:]]
+        found = [_mask_of(prompt, frame) for frame in predictions.frames[start:]]
         clip = score_clip(found, [label == number for label in labels[start:]])
         item = sequence.clip.objects[number - 1]
         absent = tuple(not bool((label == number).any()) for label in labels)

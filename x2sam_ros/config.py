@@ -431,9 +431,8 @@ class TrainConfig:
     """How the nano weights are trained: pixels, prompts on pictures, clips, words, and a memory that is needed at last.
 
     ``memory_true_shares`` is the share of memories that are written from true masks where the last phase starts, and
-    where it ends; its first third has two frames a clip. In it a share of the wide clips, ``hidden_share``, has a
-    target that is hidden, and a share of the later frames, ``newest_share``, the newest memory alone. ``text_dropout``
-    is the share of prompts whose words are taken away after a clip's first frame, in the third phase and the last.
+    where it ends; its first third has two frames a clip. ``text_dropout`` is the share of prompts whose words are
+    taken away after a clip's first frame, in the third phase and the last.
     """
 
     seed: int = 0
@@ -455,8 +454,6 @@ class TrainConfig:
     true_memory_share: float = 0.5
     memory_true_shares: tuple[float, float] = (1.0, 0.2)
     remembered_share: float = 0.5
-    hidden_share: float = 0.4
-    newest_share: float = 0.3
     nameless_share: float = 0.3
     text_dropout: float = 0.0
     start_in_place: bool = True

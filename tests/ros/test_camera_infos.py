@@ -51,7 +51,6 @@ def test_it_is_read_only_when_more_than_its_stamp_changed() -> None:
         (info(frame_id=""), "camera_info on /front/camera_info: it has no frame_id"),
         (info(focal=0.0), "camera_info on /front/camera_info: camera is not calibrated"),
     ],
-    ids=["empty", "cut off", "no text", "no frame", "not calibrated"],  # padding between values is what memory held
 )
 def test_a_bad_one_is_refused_and_the_next_good_one_serves(data: bytes, reason: str | None) -> None:
     made = infos()

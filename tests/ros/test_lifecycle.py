@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import threading
 import time
 import weakref
@@ -191,7 +190,7 @@ def test_cleanup_gives_the_memory_of_the_model_back(monkeypatch: pytest.MonkeyPa
 
 
 def test_cleanup_waits_for_the_frame_at_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + os.getpid() % 70))
+    enter_own_graph(monkeypatch)
     step_s = 2.0
 
     def slow(config: NodeConfig, cameras: Sequence[str]) -> Mapping[str, ThresholdSession]:
@@ -215,7 +214,7 @@ def test_cleanup_waits_for_the_frame_at_hand(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_model_that_loads_is_not_waited_for_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", str(30 + os.getpid() % 70))
+    enter_own_graph(monkeypatch)
     stop, loaded = threading.Event(), threading.Event()
 
     def slow(config: NodeConfig, cameras: Sequence[str]) -> Mapping[str, ThresholdSession]:

@@ -18,7 +18,6 @@ from x2sam_ros.config import PhaseConfig
 from x2sam_ros.model.config import preset
 from x2sam_ros.model.conversation import Media
 from x2sam_ros.model.x2sam import X2SAM
-from x2sam_ros.training import memory_phase
 from x2sam_ros.training.loop import Trainer
 from x2sam_ros.training.memory_phase import (
     Recollection,
@@ -29,15 +28,10 @@ from x2sam_ros.training.memory_phase import (
 )
 from x2sam_ros.training.memory_use import memory_use, twins
 from x2sam_ros.training.samples import Batch
-from x2sam_ros.training.scenes import KINDS, generate_clip
-from x2sam_ros.training.scenes.hiding import lay_out_hidden
-from x2sam_ros.training.scenes.render import sketch
+from x2sam_ros.training.scenes import generate_clip
 
 CONFIG = replace(
-    SMALL,
-    memory=PhaseConfig(steps=4, clips=2, prompts=3, learning_rate=1e-3, frames=3),
-    remembered_share=1.0,
-    newest_share=0.0,
+    SMALL, memory=PhaseConfig(steps=4, clips=2, prompts=3, learning_rate=1e-3, frames=3), remembered_share=1.0
 )
 
 
@@ -78,37 +72,6 @@ def test_words_fit_others_too() -> None:
         assert sample.remembered and set(alike) != {meant}
         found += 1
     assert found > 6, "twins are in sight in most clips"
-
-
-def test_a_share_of_wide_clips_hides_what_is_asked_for() -> None:
-    never, always = (batches("memory", config=replace(CONFIG, hidden_share=share)) for share in (0.0, 1.0))
-    assert {layout.kind for number in range(9) for layout in never.plan(number).scenes} <= {*KINDS}
-    plans = [always.plan(number) for number in range(9)]
-    wide = [plan for plan in plans if plan.view.size[0] < plan.view.size[1]]
-    assert wide and {layout.kind for plan in wide for layout in plan.scenes} == {"hidden"}
-
-
-def test_the_target_is_pointed_at_named_or_meant_by_words_that_fit_others() -> None:
-    maker, media, kinds = batches("memory", config=CONFIG).maker, Media(24), set()
-    for seed in range(24):
-        rng, is_alike = np.random.default_rng(seed), seed % 3 == 0
-        clip = sketch(lay_out_hidden(seed, 96, 128, is_alike))
-        sample = maker.about(clip, rng, media)
-        assert sample is not None
-        assert [k for k, label in enumerate(sample.classes) if label == 0] == [clip.target]
-        assert sample.remembered or not is_alike
-        kinds.add("pointed at" if sample.regions else "remembered" if sample.remembered else "named")
-    assert kinds == {"pointed at", "named", "remembered"}
-
-
-def test_old_memories_are_forgotten_for_a_share_of_the_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    model, lengths = new_nano(), []
-    inner = memory_phase.recall
-    monkeypatch.setattr(memory_phase, "recall", lambda s, bank, t: (lengths.append(len(bank)), inner(s, bank, t))[1])
-    for share in (0.0, 1.0):
-        memory_loss(model, seen(model), replace(CONFIG, newest_share=share), 0.5, head(model))
-    later = CONFIG.memory.frames - 1
-    assert lengths == [*range(1, later + 1), *[1] * later]
 
 
 def head(model: X2SAM) -> Recollection:

@@ -37,7 +37,7 @@ def distill(
     """Distil a network into a smaller one on generated scenes; Ctrl-C is safe, the same command goes on."""
     from rich.console import Console
 
-    from x2sam_ros.checkpoint.load import load_model
+    from x2sam_ros.checkpoint.load import load_model, weights_sha256
     from x2sam_ros.training.distill import distil, read_student
 
     config = replace(
@@ -49,4 +49,5 @@ def distill(
         rounds=rounds,
     )
     given = {} if workers is None else {"workers": workers}
-    distil(load_model(teacher), read_student(student), config, out, Console(), bf16, cpu, **given)
+    start = weights_sha256(teacher)
+    distil(load_model(teacher), read_student(student), config, out, Console(), bf16, cpu, start=start, **given)

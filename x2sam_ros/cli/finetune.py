@@ -155,7 +155,7 @@ def _kept(start: str, rehearsed: list[Path]) -> list[Input]:
         found.append(Input(replace(scenes, name=f"kept: {NAME}"), (NAME,)))
     for number, path in enumerate(rehearsed, 1):
         if not is_chat(path):
-            (item,) = open_inputs([path], None)
+            (item,) = open_inputs([path], None, training=True)
             held = held_out_part(item.dataset, KEPT_HELD_OUT, KEPT_SEQUENCES)
             found.append(replace(item, dataset=replace(held, name=f"kept {number}: {held.name}")))
     return found

@@ -57,14 +57,14 @@ def choose_graph() -> None:
     """
     check_rclpy()
     domains = (FIRST_DOMAIN + (os.getpid() + number) % NUM_DOMAINS for number in range(NUM_DOMAINS))
-    os.environ["ROS_DOMAIN_ID"] = str(next(filter(_is_free, domains), FIRST_DOMAIN))
+    os.environ["ROS_DOMAIN_ID"] = str(next(filter(is_free, domains), FIRST_DOMAIN))
     if os.environ.get("ROS_DISTRO") == "humble":
         os.environ["ROS_LOCALHOST_ONLY"] = "1"
     else:
         os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
-def _is_free(domain: int) -> bool:
+def is_free(domain: int) -> bool:
     """Tell whether no process of this machine is in a domain, by the ports that DDSI gives to its first ones."""
     with contextlib.ExitStack() as stack:
         for number in range(_MOST_PROCESSES):

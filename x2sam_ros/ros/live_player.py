@@ -42,7 +42,7 @@ LATE_S = 0.5
 """How long a message may be on its way from a node that has nothing left to do."""
 
 LEAD_S = 0.1
-"""How long before its image a prompt is sent, so that it is there first; less where stamps pass faster than time."""
+"""How long before its image a prompt is sent at most, so that it is there first."""
 
 AHEAD = 16
 """Images that are read before their time."""
@@ -218,7 +218,7 @@ class LivePlayer(NodeLink):
         sent: list[_Sent] = []
         late_ms, unordered = 0.0, 0
         start_ns = stamp_ns = self._new_stamp()
-        lead_s = LEAD_S / max(1.0, self._rate)  # nodes wait for stamps that are not too far ahead
+        lead_s = min(LEAD_S, 0.5 / self._rate)  # nodes wait for stamps that are not too far ahead
         started_s = time.monotonic() + lead_s
         for frame in packed:
             if sent:

@@ -66,6 +66,7 @@ def distil(
     bf16: bool = True,
     cpu: bool = False,
     workers: int = JointSettings.workers,
+    start: str = "",
 ) -> None:
     """Teach a student on generated scenes and write its weights to ``folder/weights``; a stopped run goes on.
 
@@ -78,6 +79,7 @@ def distil(
         bf16: whether to multiply in bfloat16.
         cpu: whether to leave a GPU alone.
         workers: processes that draw scenes ahead; 0 draws them in this one.
+        start: what the teacher was loaded from, for example the SHA-256 of its weights: another teacher, another run.
 
     Raises:
         ConfigError: see `start_student`, the folder holds another run, or clicks and prompts, which are learnt at once,
@@ -117,7 +119,7 @@ def distil(
         )
         sources = tuple(SceneSource(phase, shape.steps) for phase, shape in zip(phases, shapes))
         scenes = SceneSources(config, student, teacher.tokenizer, sources, steps, workers, rank=rank, world=world)
-        trainer = JointTrainer(loss, recipe, scenes, folder / name, teacher.identity, cpu)
+        trainer = JointTrainer(loss, recipe, scenes, folder / name, start, cpu)
         trainer.run(console)
     trainer.export(folder / "weights")
 

@@ -163,7 +163,8 @@ class SceneSources(NumberedSources):
         rank: int = 0,
         world: int = 1,
     ) -> None:
-        self._about = {"train": asdict(config), "sources": [asdict(source) for source in sources], "steps": steps}
+        about = [asdict(source) for source in sources]
+        self._about = {"train": asdict(config), "sources": about, "steps": steps, "seeds": list(seeds)}
         self._parts = {source.phase: source.parts for source in sources}
         edges = np.cumsum([0.0, *(source.share for source in sources)])
         counts = np.diff(np.round(edges / edges[-1] * steps).astype(int))

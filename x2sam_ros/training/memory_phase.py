@@ -1,4 +1,4 @@
-"""The memory phase: memory and mask decoder learn, mostly from words that fit several objects.
+"""The memory phase: memory and mask decoder learn, in part from words that fit several objects.
 
 Left alone, a memory is not learnt: words and looks find the object anew in every frame, and attention that does not
 know places yet has nothing to offer. Here the words do not suffice, attention starts out looking in the right place
@@ -107,8 +107,7 @@ def memory_loss(
     What a prompt of ``remembered`` means stands in its first memory; on the first frame it teaches nothing. Later
     memories, and the first of other prompts, are written from the true mask for a share of the prompts that goes from
     the first of ``memory_true_shares`` to the second with ``progress`` from 0 to 1. After the first frame a share of
-    the prompts, ``text_dropout``, has no words. For a share of the frames, ``newest_share``, all memories are forgotten
-    but the newest: of a target that has been hidden for long none shows anything.
+    the prompts, ``text_dropout``, has no words.
     """
     segmentor, (start, end) = model.segmentor, config.memory_true_shares
     share = start + (end - start) * progress
@@ -121,8 +120,7 @@ def memory_loss(
         true = draw_rows(len(seen.labels), share, seen.labels.device)
         true = true | seen.remembered if t == 1 else true
         bank.append(remember(segmentor, seen.frames[t - 1], output, seen.masks[t - 1], true))
-        newest = len(bank) > 1 and bool(torch.rand(()) < config.newest_share)
-        memory = recall(segmentor, bank[-1:] if newest else bank, seen.strides)
+        memory = recall(segmentor, bank, seen.strides)
         maps = tuple(segmentor.recall(seen.frames[t], memory, scale) for scale in range(NUM_LEVELS))
         # what `step` does with a memory, but for the maps, which are wanted here too
         output = segmentor.step(PixelFeatures(maps, seen.frames[t].mask_features), condition)

@@ -117,7 +117,8 @@ def train_plan(plan: Plan, weights: str, folder: Path, console: Console, dtype: 
 def held_out_sources(plan: Plan, model: X2SAM, rank: int = 0, world: int = 1) -> list[JointSources]:
     """Return what a plan is scored on, each source by itself.
 
-    They are asked about as the node asks, and the same batches come however those that are learnt from are joined.
+    They are asked about in the task heads' own words, clips are shown whole, and the same batches come however those
+    that are learnt from are joined.
 
     Args:
         plan: the run.

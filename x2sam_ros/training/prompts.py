@@ -19,7 +19,6 @@ from x2sam_ros.training.scenes import (
     absent_phrases,
     caption,
     class_list,
-    distinct,
     panoptic_list,
     questions,
     reasoning_phrases,
@@ -148,26 +147,6 @@ class PromptMaker:
             return None
         k, colour, shape = options[int(rng.integers(len(options)))]
         return self.of_object(clip, k, words.phrase(words.core(rng, colour, shape)), media)
-
-    def about(self, clip: Clip, rng: np.random.Generator, media: Media) -> PromptSample | None:
-        """Draw a prompt for the object that the clip is about; None where too little of it is in sight.
-
-        It is pointed at, called by its name or, always where others look the same, by words that fit others too.
-        """
-        k = clip.target
-        if (clip.labels[0] == k + 1).sum() <= _MIN_PIXELS:
-            return None
-        own, alone, draw = clip.objects[k], distinct(clip, k), rng.random()
-        if alone and draw < 0.45:
-            mask = region_prompt(
-                clip, k, 0, rng, str(rng.choice(list(_REGION_ODDS), p=list(_REGION_ODDS.values())))
-            ).mask
-            conversation = self._builder.build(self._template(Task.OBJSEG), media, regions=1)
-            return PromptSample(conversation, tuple(0 if i == k else -1 for i in range(len(clip.objects))), (mask,))
-        if alone and draw < 0.8:
-            return self._named(Task.REFSEG, clip, media, [(words.phrase(words.core(rng, own.colour, own.shape)), (k,))])
-        shape = None if alone else own.shape
-        return self.of_object(clip, k, words.phrase(words.core(rng, own.colour, shape)), media)
 
     def of_object(self, clip: Clip, index: int, text: str, media: Media) -> PromptSample:
         """Return the prompt that means one object by words that fit others too."""

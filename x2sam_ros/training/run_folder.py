@@ -130,7 +130,7 @@ class RunFolder:
             CheckpointError: what is kept cannot be written; the log is as it was.
         """
         if self.log.exists():
-            lines = self.log.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
             kept = self.log.with_suffix(".partial")
             with self.writing("write the log"):
                 kept.write_text("".join(line for line in lines if _step_of(line) <= step), encoding="utf-8")
@@ -250,7 +250,7 @@ def _flush(*paths: Path) -> None:
 
 
 def _step_of(line: str) -> float:
-    with suppress(ValueError):  # a killed run may leave half a line
+    with suppress(ValueError, KeyError, TypeError):  # a killed run may leave half a line
         return int(json.loads(line)["step"])
     return float("inf")
 

@@ -18,7 +18,6 @@ from x2sam_ros.model.tokenizer import Tokenizer
 from x2sam_ros.training.drawn import LanguageView, Scenes, Things, attribute_shares, draw, object_shares
 from x2sam_ros.training.prompts import CLICK_ODDS, PROMPT_ODDS, PromptMaker, PromptSample
 from x2sam_ros.training.scenes import KINDS, Clip, lay_out
-from x2sam_ros.training.scenes.hiding import LEAST_ASPECT, lay_out_hiding
 from x2sam_ros.training.scenes.layout import Layout
 from x2sam_ros.training.scenes.render import sketch
 from x2sam_ros.training.scenes.render_torch import Canvas
@@ -158,22 +157,18 @@ class SceneBatches(Dataset[Batch]):
         return Plan(layouts, Things.of(layouts), strides, prompts, texts, view, seeds)
 
     def _prompts(self, clip: Clip, rng: np.random.Generator, media: Media) -> list[PromptSample]:
-        """Draw the prompts for masks; in the memory phase most of them are for the memory to decide."""
+        """Draw the prompts for masks; in the memory phase a share, ``remembered_share``, for the memory to decide."""
         count, config = self.shape.prompts, self.config
         if self.phase != "memory":
             return self.maker.prompts(clip, rng, count, media)
         told = int(rng.binomial(count, config.remembered_share))
         drawn = [self.maker.remembered(clip, rng, media, config.nameless_share) for _ in range(told)]
-        if clip.kind == "hidden":
-            drawn = [self.maker.about(clip, rng, media) for _ in range(count // 2)] + drawn[: count // 4]
         samples = [sample for sample in drawn if sample is not None]
         return [*samples, *self.maker.prompts(clip, rng, count - len(samples), media)]
 
     def _layout(self, rng: np.random.Generator, side: int, aspect: float, frames: int) -> tuple[Layout, int, int]:
         """Choose a clip; return it, how many camera frames lie between two of its frames, and its seed."""
         seed = int(rng.integers(*self.seeds))
-        if self.phase == "memory" and aspect >= LEAST_ASPECT and rng.random() < self.config.hidden_share:
-            return (*lay_out_hiding(seed, side, aspect, frames, rng), seed)
         stride = int(rng.integers(1, self.shape.max_stride + 1))
         odds = self.config.memory_kind_odds if self.phase == "memory" else self.config.kind_odds
         kind = str(rng.choice(KINDS, p=odds)) if frames > 1 else _still_kind(rng)

@@ -112,9 +112,12 @@ def _records(path: Path) -> list[Any]:
 def _read(record: Mapping[str, Any], name: str, folder: Path) -> Chat:
     turns: list[tuple[str, str]] = []
     asked: str | None = None
+    image, video = _file(record.get("image"), folder), _file(record.get("video"), folder)
     for said in record["conversations"]:
         words = said["value"]
         for place in _PLACES:
+            if place in words and image is None and video is None:
+                raise TruthError(f"it says {place} and names no file; expected one under image or video")
             words = words.replace(place, "")
         if said["from"] in _HUMAN:
             asked = words.strip()
@@ -124,7 +127,7 @@ def _read(record: Mapping[str, Any], name: str, folder: Path) -> Chat:
             asked = None
         else:
             raise TruthError(f"{said['from']!r} speaks, expected human or gpt")
-    return Chat(name, tuple(turns), _file(record.get("image"), folder), _file(record.get("video"), folder))
+    return Chat(name, tuple(turns), image, video)
 
 
 def _file(said: Any, folder: Path) -> Path | None:

@@ -102,7 +102,7 @@ def choose_split(found: Iterable[Path], options: Options) -> Path | None:
         if len(chosen) == 1:
             return chosen[0]
     listed, wanted = ", ".join(map(str, paths[:10])), " or ".join(map(repr, options.splits))
-    raise TruthError(f"which split? {wanted} does not name one of {listed}; give the split, or the file itself")
+    raise TruthError(f"which split? {wanted} does not name one of {listed}; give one as split, or the file itself")
 
 
 def choose_name(found: Iterable[str], options: Options, where: Path, within: tuple[str, ...] = ("",)) -> str:
@@ -124,7 +124,7 @@ def choose_name(found: Iterable[str], options: Options, where: Path, within: tup
         if name in names:
             return name
     wanted, listed = " or ".join(map(repr, options.splits)), ", ".join(names) or "none"
-    raise TruthError(f"{where} has no split {wanted}; it has {listed}; give the split")
+    raise TruthError(f"{where} has no split {wanted}; it has {listed}; give one of these")
 
 
 def _is_of_split(path: Path, split: str, depth: int) -> bool:

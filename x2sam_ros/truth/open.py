@@ -108,7 +108,7 @@ def open_dataset(
     Args:
         path: a bag, a folder, or an annotation file.
         layout: one of ``LAYOUTS``; None finds it out.
-        split: name of a split, as val; None takes the only one, or that of validation, as ``training`` says.
+        split: name of a split, as val; None takes the only one, or that of validation (``training``: of training).
         topic, label_topic: of a bag: the camera's images, and the label images; None finds them by their names.
         stride: keep every n-th image.
         fps: rate that gives image files their stamps; None is that of the dataset.

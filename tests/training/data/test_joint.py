@@ -119,7 +119,7 @@ def test_many_neighbours_that_cannot_be_read_stop_nothing(tmp_path):
     assert any(batch.problems for batch in whole)
     names = [name.split(",")[0] for batch in whole for name in batch.names]
     assert {*names} == {"a", *(f"{number:02}" for number in range(12, 20))}, "not the next one alone"
-    later = joined(config)
+    later = joined(config, replace(SETTINGS, tries=30))
     later.restore({"position": 7})
     assert [(batch.names, batch.problems) for batch in later] == [(b.names, b.problems) for b in whole[7:]]
 

@@ -33,13 +33,14 @@ def test_records_that_cannot_be_used_are_named_and_left_out(tmp_path):
         {"id": "x", "conversations": [TALK[0], {"from": "gpt", "value": " "}]},
         {"id": "x", "image": ["a.jpg", "b.jpg"], "conversations": TALK},
         {"id": "x", "image": "a.jpg", "video": "b", "conversations": TALK},
+        {"id": "x", "images": ["a.jpg"], "conversations": [{"from": "human", "value": "<image>\nWhat?"}, TALK[1]]},
     ]
     layouts.write_json(tmp_path / "chats.json", [*wrong, {"id": "y", "conversations": [TALK[1], *TALK]}])
     found = open_chat(tmp_path / "chats.json")
     assert [chat.turns for chat in found.chats] == [(("What?", "That."),)], "an answer to nothing is left out"
     assert len(found.problems) == len(wrong)
     for number, words in enumerate(
-        ("another structure", "no question", "'robot' speaks", "empty", "2 pictures", "a video")
+        ("another structure", "no question", "'robot' speaks", "empty", "2 pictures", "a video", "names no file")
     ):
         assert f"record {number}" in found.problems[number] and words in found.problems[number]
     layouts.write_json(tmp_path / "none.json", wrong)

@@ -141,7 +141,7 @@ def _which(dataset: Dataset) -> tuple[str, str]:
 def test_where_no_split_is_for_training_they_are_listed(tmp_path, write):
     write(tmp_path, "val")
     write(tmp_path, "test")
-    with pytest.raises(TruthError, match="'train' or 'training' or .*test.*val.*; give the split"):
+    with pytest.raises(TruthError, match="'train' or 'training' or .*test.*val.*; give one"):
         open_dataset(tmp_path, training=True)
 
 

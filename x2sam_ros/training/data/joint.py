@@ -187,14 +187,13 @@ class _Reader:
         )
 
     def _tried(self, number: int, place: Place, epoch: int) -> Iterator[int]:
-        """Yield the sample of a place, then as many of its source as are tried, at random, over and over.
+        """Yield the sample of a place, then those of its source at random, over and over.
 
         Neighbours are often damaged together; the sample itself, drawn otherwise, may show what is asked for.
         """
         yield place.sample
-        count = len(self._sources[number].samples)
         draw = self._draw(epoch, number, place.sample, place.copy)
-        yield from cycle(draw.choice(count, min(count, self._settings.tries), replace=False).tolist())
+        yield from cycle(draw.permutation(len(self._sources[number].samples)).tolist())
 
 
 class _Epochs(Dataset[SourceBatch]):

@@ -1,7 +1,7 @@
-"""Lay out clips that need a memory: an object is hidden as a whole, and comes out again among others of its colour.
+"""Lay out clips that measure a memory: an object is hidden as a whole, and comes out again among others of its colour.
 
-In the occlusions of generate.py how much is hidden, and for how long, is left to chance. Here a board is as wide as the
-object's size and speed demand, and the others stay in sight beside it.
+Nothing is trained on them. In the occlusions of generate.py how much is hidden, and for how long, is left to chance.
+Here a board is as wide as the object's size and speed demand, and the others stay in sight beside it.
 """
 
 from __future__ import annotations
@@ -19,20 +19,14 @@ NUM_FRAMES = 70
 HIDDEN = 10
 """Frames in a row, at least, that show nothing of the target."""
 
-LEAST_ASPECT = 4 / 3
-"""Width over height that the way of the target and its board takes."""
-
 _FREE = 6  # frames, at least, in which all of it is in sight, before and after
 _FASTEST = 0.03  # per frame, in units of the picture's short side, as all lengths here
 _STRAY = 0.01
 _GAP = 3 * _STRAY
 _TRIES = 60
-_STRIDES = ((1, 4), (7, 12))  # of four frames, the last are behind the board, or the last is behind the occlusion
-_LEAD = (3, 8)  # frames from the first one that is shown to the first that shows nothing, about
-_ALIKE_SHARE = 0.25
 
 
-def lay_out_hidden(seed: int, height: int, width: int, alike: bool, aspect: float | None = None) -> Layout:
+def lay_out_hidden(seed: int, height: int, width: int, alike: bool) -> Layout:
     """Choose a clip in which a board hides the target for ``HIDDEN`` frames in a row or a few more.
 
     The target passes behind the board, or the board in front of the target. Three or four others are never hidden.
@@ -40,13 +34,11 @@ def lay_out_hidden(seed: int, height: int, width: int, alike: bool, aspect: floa
     Args:
         seed: Chooses the scene; another resolution shows the same one.
         height: Pixels.
-        width: Pixels.
+        width: Pixels, a third more than the height or still more.
         alike: Whether the others are copies of the target, which only place and motion tell apart. Else they have its
             colour and other shapes.
-        aspect: Width over height of what is shown, ``LEAST_ASPECT`` or more; that of the picture by default.
     """
-    shown = width / height if aspect is None else aspect
-    rng, extent = np.random.Generator(np.random.PCG64(seed)), metric_extent(shown)
+    rng, extent = np.random.Generator(np.random.PCG64(seed)), metric_extent(width / height)
     while True:
         scene = Scene(rng, NUM_FRAMES, extent, SceneConfig())
         target = scene.add(pick(rng, SHAPES), pick(rng, COLOURS), "small")
@@ -55,29 +47,6 @@ def lay_out_hidden(seed: int, height: int, width: int, alike: bool, aspect: floa
             break
     layout = compose(scene, scene.drafts, target, (height, width), "hidden")
     return _copied(layout) if alike else layout
-
-
-def lay_out_hiding(seed: int, side: int, aspect: float, frames: int, rng: np.random.Generator) -> tuple[Layout, int]:
-    """Choose frames of such a clip: first with some of the target in sight, then without, maybe with it again.
-
-    Args:
-        seed: Chooses the scene.
-        side: Pixels of the squashed picture.
-        aspect: Width over height of what is shown, ``LEAST_ASPECT`` or more.
-        frames: How many, at least 2.
-        rng: Chooses among its frames.
-
-    Returns:
-        The clip, and how many frames of the scene lie between two of its.
-    """
-    layout = lay_out_hidden(seed, side, side, bool(rng.random() < _ALIKE_SHARE), aspect)
-    target, board = layout.layers[layout.target], layout.layers[-1]
-    middle = int(np.linalg.norm(target.centre - board.centre, axis=1).argmin())
-    gone = middle - HIDDEN // 2 - 2
-    first = max(0, gone - int(rng.integers(*_LEAD, endpoint=True)))
-    stride = int(rng.integers(*_STRIDES[int(rng.integers(len(_STRIDES)))], endpoint=True))
-    stride = min(stride, (NUM_FRAMES - 1 - first) // (frames - 1))
-    return layout.every(stride, first, frames), stride
 
 
 def _passage(scene: Scene, reach: float, room: float = np.inf) -> tuple[float, Doubles]:

@@ -134,21 +134,20 @@ class Layout:
         """Scan lines within a pixel, which smooth edges."""
         return 4 if max(self.scale) <= 256 else 2
 
-    def every(self, stride: int, first: int = 0, count: int | None = None) -> Layout:
-        """Return every ``stride``-th frame from ``first`` on, ``count`` of them or all."""
-        taken = slice(first, None if count is None else first + count * stride, stride)
+    def every(self, stride: int) -> Layout:
+        """Return every ``stride``-th frame."""
         layers = tuple(
             replace(
                 x,
-                outline=x.outline[taken],
-                centre=x.centre[taken],
-                radius=x.radius[taken],
-                angle=x.angle[taken],
+                outline=x.outline[::stride],
+                centre=x.centre[::stride],
+                radius=x.radius[::stride],
+                angle=x.angle[::stride],
             )
             for x in self.layers
         )
-        objects = tuple(replace(o, centre=o.centre[taken], radius=o.radius[taken]) for o in self.objects)
-        gains, windows = self.gains[taken], self.windows[taken]
+        objects = tuple(replace(o, centre=o.centre[::stride], radius=o.radius[::stride]) for o in self.objects)
+        gains, windows = self.gains[::stride], self.windows[::stride]
         return replace(self, layers=layers, objects=objects, gains=gains, windows=windows)
 
 

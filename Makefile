@@ -9,7 +9,7 @@ demo:  ## From camera to masks: bag, node, prompts, table, video and picture in 
 	@scripts/with-env x2sam demo $(ARGS)
 
 test:  ## Run all tests
-	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} scripts/with-env python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@scripts/with-env python -m pytest $(ARGS)
 
 lint:  ## Check style and types
 	@scripts/with-env ruff check .

@@ -33,10 +33,8 @@ def counted(number: int, noun: str) -> str:
 
 def print_problems(problems: Problems, console: Console) -> None:
     """Print what was left out, the first ones in words."""
-    for message in problems.messages:
-        console.print(plain(message), markup=False, soft_wrap=True)
-    if more := problems.count - len(problems.messages):
-        console.print(f"{more} more like these", markup=False)
+    for line in problems.lines():
+        console.print(plain(line), markup=False, soft_wrap=True)
 
 
 def coloured(grounding: Grounding, before: str = "") -> Text:

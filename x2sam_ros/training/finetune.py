@@ -168,10 +168,8 @@ def _check_shows(sequence: Sequence, places: Listed[int], problems: Problems) ->
     if source.num_images is None:
         problems.add(f"{sequence.name} is damaged and ends early; what can be read of it is learnt from")
     found = any(truth.object_ids for truth in _truths(sequence, source, places, own))
-    for message in own.messages:
-        problems.add(f"{sequence.name}: {message}")
-    if more := own.count - len(own.messages):
-        problems.add(f"{sequence.name}: {more} more like these")
+    for line in own.lines():
+        problems.add(f"{sequence.name}: {line}")
     if not found:
         reason = f", and {own.count} cannot be used: {own.messages[0]}" if own.messages else ""
         raise TruthError(

@@ -115,11 +115,8 @@ class JointSources(NumberedSources):
     def tell(self, console: Console) -> None:
         """Print what was left out when the sources were opened."""
         for source in self.sources:
-            for message in source.problems.messages:
-                console.print(message, markup=False)
-            more = source.problems.count - len(source.problems.messages)
-            if more:
-                console.print(f"source {source.name}: {more} more like these", markup=False)
+            for line in source.problems.lines(f"source {source.name}: "):
+                console.print(line, markup=False)
 
     def describe(self) -> dict[str, Any]:
         """Return what the batches are made from, by number, since the order of sources makes another run.

@@ -1,4 +1,8 @@
-"""Search the whole frame for lost targets, as if their prompts had been given on it."""
+"""Look at a frame without memory, as if prompts had been given on it: for lost targets, and to confirm leaps.
+
+A memory knows what a target looks like better than its prompt does, and takes others of that look for it once it hides.
+So a target that turns up where it was not expected must be what was asked for without a memory, too.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +11,10 @@ from collections.abc import Sequence
 import torch
 
 from x2sam_ros.config import EngineConfig
+from x2sam_ros.engine.follow import COVERED, LEAST_IOU, expected
+from x2sam_ros.engine.region import mask_iou
 from x2sam_ros.engine.select import Candidates, Choice, instances
-from x2sam_ros.engine.track import Group, Target, is_seen
+from x2sam_ros.engine.track import Group, Reading, Target, is_seen
 from x2sam_ros.types import TargetState
 
 TAKEN = 0.3
@@ -71,6 +77,41 @@ def find_again(group: Group, found: Candidates, others: Sequence[Target], config
             target.see(choice, config)
             again.append(target)
     return again
+
+
+def leaps(group: Group, reading: Reading, config: EngineConfig) -> list[int]:
+    """Return the ids of targets that a frame shows where they were not expected; stuff may be anywhere.
+
+    Args:
+        group: the group, not yet brought to the frame.
+        reading: what the frame shows of it.
+        config: thresholds; the published evaluation doubts nothing, nor does a ``score_threshold`` of 0.
+    """
+    if reading.prompted or config.official_quirks or not config.score_threshold:
+        return []
+    far = []
+    for target_id, choice in reading.continued.items():
+        target = group.targets[target_id]
+        if choice.class_index in group.stuff or not is_seen(choice, config, target.threshold(config)):
+            continue
+        height, width = choice.logits.shape
+        place = expected(target.track((height, width), config))
+        if float(mask_iou(choice.mask[None], place)[0]) < LEAST_IOU:
+            far.append(target_id)
+    return far
+
+
+def is_confirmed(choice: Choice, found: Candidates, config: EngineConfig) -> bool:
+    """Tell whether what was chosen with a memory is what its label asks for without one.
+
+    Args:
+        choice: what was chosen.
+        found: the queries on the same frame, looked at without memory.
+        config: ``score_threshold``.
+    """
+    inside = choice.mask
+    covers = ((found.mask_logits > 0) & inside).flatten(1).sum(1) >= COVERED * inside.sum()
+    return bool((found.probs[covers, choice.class_index] >= config.score_threshold).any())
 
 
 def _is_taken(choice: Choice, taken: Sequence[torch.Tensor]) -> bool:

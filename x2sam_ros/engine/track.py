@@ -181,6 +181,21 @@ class Member:
     begins: bool = True
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What one frame shows of a group, before its targets are brought there.
+
+    Args:
+        continued: what each target is, by its id; whatever is left out is not seen.
+        new: what belongs to no target so far, the surest first.
+        prompted: whether the prompt was given on this frame.
+    """
+
+    continued: dict[int, Choice]
+    new: list[Choice]
+    prompted: bool
+
+
 @dataclass
 class Group:
     """One conversation: a prompt's condition, its memory, and the targets it found.
@@ -281,8 +296,8 @@ class Group:
         target.class_index = class_index
         target.label = self.labels[class_index] or target.label or f"object {target.target_id}"
 
-    def read(self, found: Candidates, config: EngineConfig, prompted: bool) -> list[Choice]:
-        """Bring one frame to the group's targets.
+    def read(self, found: Candidates, config: EngineConfig, prompted: bool) -> Reading:
+        """Read from one frame what continues the group's targets, and what is new.
 
         A target being refined takes the best of what its new prompt found, wherever it was before.
 
@@ -290,9 +305,6 @@ class Group:
             found: the group's queries.
             config: thresholds.
             prompted: whether the prompt was given on this frame.
-
-        Returns:
-            What belongs to no target so far, the surest first.
 
         Raises:
             PluginError: the task head gave an invalid answer.
@@ -314,22 +326,33 @@ class Group:
             # a person pointed at it: it is there, whatever the class head thinks
             sure = config.score_threshold
             choices = tuple(replace(c, score=max(c.score, sure)) if self._begins(c.class_index) else c for c in choices)
-        continued = {id(followed[c.track]): c for c in reversed(choices) if c.track is not None}
+        continued = {followed[c.track].target_id: c for c in reversed(choices) if c.track is not None}
         new = [choice for choice in choices if choice.track is None]
         if self.members:
             new = [choice for choice in new if prompted and self._begins(choice.class_index)]
         if prompted:
             for target in known:
                 row = next((row for row, choice in enumerate(new) if self._answers(target, choice)), None)
-                if row is not None and id(target) not in continued:
-                    continued[id(target)] = new.pop(row)
-                    self.name(target, continued[id(target)].class_index)
-        for target in known:
-            if id(target) in continued:
-                target.see(continued[id(target)], config, prompted and self._begins(target.class_index))
-            else:
+                if row is not None and target.target_id not in continued:
+                    continued[target.target_id] = new.pop(row)
+        return Reading(continued, new, prompted)
+
+    def take(self, reading: Reading, config: EngineConfig) -> list[Choice]:
+        """Bring the group's targets to the frame that was read.
+
+        Returns:
+            What belongs to no target so far, the surest first.
+        """
+        prompted = reading.prompted
+        for target in self.targets.values():
+            choice = reading.continued.get(target.target_id)
+            if choice is None:
                 target.miss(config)
-        return [choice for choice in new if is_seen(choice, config, config.score_threshold, prompted)]
+                continue
+            if choice.track is None:
+                self.name(target, choice.class_index)
+            target.see(choice, config, prompted and self._begins(target.class_index))
+        return [choice for choice in reading.new if is_seen(choice, config, config.score_threshold, prompted)]
 
     def _begins(self, class_index: int) -> bool:
         """Tell whether a label is asked for on the conversation's first frame, rather than continued there."""

@@ -1,26 +1,30 @@
-"""Lost targets are searched for in the whole image, and keep their ids."""
+"""Lost targets are searched for in the whole image, and keep their ids; leaps are confirmed without memory."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from tests.unit.engine.queries import SIZE, candidates, masks
 from tests.unit.engine.saved_sessions import clip, prompts, trained
-from tests.unit.engine.sessions import ScriptedHead, classes, click, text
+from tests.unit.engine.sessions import ScriptedHead, classes, click, text, use_heads
 from tests.unit.model.networks import condition
 from x2sam_ros.config import EngineConfig
+from x2sam_ros.default_plugins.task_heads.refseg import TEMPLATES, PhraseHead
 from x2sam_ros.engine.mask_memory import MaskMemory
 from x2sam_ros.engine.memory_policy import MemoryRecord, open_policy
 from x2sam_ros.engine.region import locate
-from x2sam_ros.engine.search import Search, find_again, lost_targets
-from x2sam_ros.engine.select import Choice
+from x2sam_ros.engine.search import Search, find_again, is_confirmed, leaps, lost_targets
+from x2sam_ros.engine.select import Candidates, Choice
 from x2sam_ros.engine.session import Session
-from x2sam_ros.engine.track import Group, Target
+from x2sam_ros.engine.task_head import ReadContext
+from x2sam_ros.engine.track import Group, Reading, Target
 from x2sam_ros.evaluation.metrics.masks import region_similarity
 from x2sam_ros.model.memory import MemoryEntry
 from x2sam_ros.types import BoolArray, Frame, Prompt, TargetState
@@ -97,6 +101,66 @@ def test_of_several_that_look_like_a_region_none_is_taken() -> None:
     assert found_ids(of, candidates([one, two], (0, 4), (0, 4))) == [1], "two queries for one object are one"
     words = group(target(1), prompt=text())
     assert found_ids(words, candidates([one, two], (0, 4), (8, 12))) == [1], "words mean the surest"
+
+
+def reading(of: Group, *continued: Choice, prompted: bool = False) -> Reading:
+    """Return what a frame shows of a group's targets, in their order."""
+    return Reading(dict(zip(of.targets, continued)), [], prompted)
+
+
+def test_what_turns_up_where_it_was_not_expected_is_a_leap() -> None:
+    here, there = Choice(0, 0, 0.9, HERE), Choice(0, 0, 0.9, masks((8, 12))[0])
+    of = group(target(1, missed=0), target(2, missed=2))
+    assert leaps(of, reading(of, here, there), CONFIG) == [2]
+    assert leaps(of, reading(of, there, here), CONFIG) == [1], "also who has just been seen elsewhere"
+    assert leaps(of, reading(of, there, replace(there, score=0.4)), CONFIG) == [1], "too unsure to be seen anyway"
+    assert leaps(of, reading(of, there, there, prompted=True), CONFIG) == []
+    for free in (replace(CONFIG, official_quirks=True), replace(CONFIG, score_threshold=0.0)):
+        assert leaps(of, reading(of, there, there), free) == []
+    of.stuff = (0,)
+    assert leaps(of, reading(of, there, there), CONFIG) == [], "stuff may be anywhere"
+
+
+def test_a_leap_is_confirmed_by_a_sure_query_that_covers_it() -> None:
+    leap = Choice(0, 1, 0.9, masks((8, 12))[0])
+    assert is_confirmed(leap, candidates([[0.9, 0.0], [0.1, 0.6]], (8, 12), (8, 16)), CONFIG)
+    assert not is_confirmed(leap, candidates([[0.9, 0.0], [0.1, 0.4]], (8, 12), (8, 12)), CONFIG), "sure of another"
+    assert not is_confirmed(leap, candidates([[0.0, 0.9], [0.0, 0.9]], (0, 4), (8, 10)), CONFIG), "elsewhere, half"
+
+
+class LeapingHead(PhraseHead):
+    """A head whose memory has gone astray: its target is wherever a test says."""
+
+    def read(self, found: Candidates, context: ReadContext) -> Sequence[Choice]:
+        if not context.tracks:
+            return super().read(found, context)
+        logits = torch.where(self.__dict__["there"], 5.0, -5.0)
+        return [Choice(0, 0, 0.99, logits, track=0)]
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_a_memory_that_leads_to_another_object_is_not_believed(is_there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    head = LeapingHead("refseg", TEMPLATES)
+    use_heads(monkeypatch, head)
+    picture, labels = clip().frames[0], clip().labels[0]
+    mirrored = np.ascontiguousarray(picture[:, ::-1])
+    session = Session(trained(), EngineConfig())
+    session.submit(prompts()["text"])
+    assert session.step(Frame(picture, 0, 0)).states == (TargetState.TENTATIVE,)
+    # mirrored, it is elsewhere, and what the head shows is it, or another object
+    inside = labels[:, ::-1] == (1 if is_there else 2)
+    side = session._roster.groups[0].targets[1].last_mask
+    assert side is not None
+    shown = torch.from_numpy(np.ascontiguousarray(inside).astype(np.float32))[None, None]
+    head.__dict__["there"] = F.interpolate(shown, size=tuple(side.shape), mode="nearest-exact")[0, 0] > 0
+    result = session.step(Frame(mirrored, 33_333_333, 1))
+    (of,) = session._roster.groups
+    assert result.masks[0].any() == is_there
+    assert len(of.memory) == 1 + is_there, "what led astray is not remembered"
+    if is_there:
+        assert region_similarity(result.masks[0], inside) > 0.5
+    else:
+        assert result.states == (TargetState.OCCLUDED,) and result.scores[0] == 0
 
 
 def teleported(leave: int, gone: int, back: int) -> tuple[list[Frame], int]:

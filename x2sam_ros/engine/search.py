@@ -89,14 +89,17 @@ def leaps(group: Group, reading: Reading, config: EngineConfig) -> list[int]:
     """
     if reading.prompted or config.official_quirks or not config.score_threshold:
         return []
+    things = {i: choice for i, choice in reading.continued.items() if choice.class_index not in group.stuff}
+    if not things:
+        return []
+    tracks = [group.targets[i].track(_size(choice), config) for i, choice in things.items()]
+    # most stay where they just were, which is asked of all in one go
+    stayed = mask_iou(torch.stack([choice.mask for choice in things.values()]), torch.stack([t.mask for t in tracks]))
     far = []
-    for target_id, choice in reading.continued.items():
-        target = group.targets[target_id]
-        if choice.class_index in group.stuff or not is_seen(choice, config, target.threshold(config)):
+    for (target_id, choice), track, overlap in zip(things.items(), tracks, stayed.tolist()):
+        if (not track.missed and overlap >= LEAST_IOU) or not is_seen(choice, config, track.threshold):
             continue
-        height, width = choice.logits.shape
-        place = expected(target.track((height, width), config))
-        if float(mask_iou(choice.mask[None], place)[0]) < LEAST_IOU:
+        if float(mask_iou(choice.mask[None], expected(track))) < LEAST_IOU:
             far.append(target_id)
     return far
 
@@ -112,6 +115,11 @@ def is_confirmed(choice: Choice, found: Candidates, config: EngineConfig) -> boo
     inside = choice.mask
     covers = ((found.mask_logits > 0) & inside).flatten(1).sum(1) >= COVERED * inside.sum()
     return bool((found.probs[covers, choice.class_index] >= config.score_threshold).any())
+
+
+def _size(choice: Choice) -> tuple[int, int]:
+    height, width = choice.logits.shape
+    return height, width
 
 
 def _is_taken(choice: Choice, taken: Sequence[torch.Tensor]) -> bool:

@@ -7,7 +7,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,15 +47,16 @@ _ENCODINGS = ("mono8", "8UC1", "mono16", "16UC1")
 _PART_NUMBER = re.compile(r"_\d+$")
 
 _OPEN_BAGS = 2
-"""Bags whose label images are kept, compressed: that of the frame asked for, and the one before it."""
+"""Bags whose stamps and label images, compressed, are kept: that of the frame asked for, and the one before it."""
 
 
 def find_bags(path: Path, options: Options) -> Path | None:
     """Return a bag, or a folder of bags, which may be bare files."""
-    return path if _bags(path) else None
+    return path if bags_in(path) else None
 
 
-def _bags(path: Path) -> list[Path]:
+def bags_in(path: Path) -> list[Path]:
+    """Return the bags that a path means, a sequence each: a bag itself, or those of a folder; none of another path."""
     inside = sorted(filter(is_bag, path.iterdir()), key=natural_key) if path.is_dir() else []
     if not is_bag(path):
         return inside
@@ -74,7 +74,7 @@ def open_bags(path: Path, options: Options) -> Dataset:
 
     Names and categories of the objects are those of a LabelInfo topic, where there is one.
     """
-    bags = _bags(path)
+    bags = bags_in(path)
     meanings: dict[Path, dict[int, str] | TruthError] = {bag: _meaning(bag, options) for bag in bags}
     found = [labels for labels in meanings.values() if isinstance(labels, dict)]
     names = sorted({name for labels in found for name in labels.values()})
@@ -122,10 +122,9 @@ class _BagSequence(Sequence):
 
     def annotated(self) -> list[int]:
         """Return the places of the images with a label image of their stamp; see ``Sequence.annotated``."""
-        storage, camera, _ = _topics(self._path, self._options)
-        stored = self._labels.images
-        stamps = map(_stamp_ns, storage.messages(camera, Problems()))
-        return [place for place, stamp in enumerate(islice(stamps, 0, None, self._options.stride)) if stamp in stored]
+        stored, options = self._labels.images, self._options
+        stamps = _stored_stamps(self._path, options.topic, options.label_topic)
+        return [place for place, stamp in enumerate(stamps[:: options.stride]) if stamp in stored]
 
     def truth(self, frame: Frame) -> TrueFrame | None:
         """Return the segments of the image's stamp."""
@@ -223,6 +222,13 @@ def _stored_labels(path: Path, topic: str | None, label_topic: str | None) -> _S
             f"stamps are {next(iter(stored), None)} and {first} ns; record label images with the stamps of their images"
         )
     return _StoredLabels(stored, *meaning_of(values - {0}))
+
+
+@lru_cache(maxsize=_OPEN_BAGS)
+def _stored_stamps(path: Path, topic: str | None, label_topic: str | None) -> tuple[int, ...]:
+    """Read the stamps of all images of a bag, for which the whole of it is gone through."""
+    storage, camera, _ = _topics(path, Options(topic=topic, label_topic=label_topic))
+    return tuple(map(_stamp_ns, storage.messages(camera, Problems())))
 
 
 def _decoded(storage: Storage, topic: Topic, path: Path) -> Iterator[tuple[int, Labels]]:

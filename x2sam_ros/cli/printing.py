@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import TYPE_CHECKING
+
+from x2sam_ros.errors import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 
 PIPED_WIDTH = 160
 """Columns that tables may take where no terminal says how many it has."""
-
-
-def plain(text: str) -> str:
-    """Return text that cannot command a terminal: what is no character to see becomes a replacement character."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(char)[0] == "C" else char for char in text)
 
 
 def counted(number: int, noun: str) -> str:

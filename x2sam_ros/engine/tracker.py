@@ -6,7 +6,7 @@ Knows neither prompts that wait nor ids: a ``Session`` does. The language lane c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -205,9 +205,9 @@ class Tracker:
             for group, reading in zip(groups, readings):
                 self._take(group, reading, admit)
         with self.watch.timed("remember"):
-            records = [observe(group, candidates, seen.frame, prompted) for group, candidates in zip(groups, found)]
+            observed = [observe(group, candidates, seen.frame, prompted) for group, candidates in zip(groups, found)]
             # what led to another object, and shows nothing else, would lead there again
-            records = [record if record.seen or row not in astray else None for row, record in enumerate(records)]
+            records = {row: record for row, record in enumerate(observed) if record.seen or row not in astray}
             self._remember(groups, records, pixels, output)
 
     def _without_memory(self, seen: Seen, groups: Sequence[Group]) -> tuple[StepOutput, list[Candidates]]:
@@ -250,13 +250,13 @@ class Tracker:
         group.vain_frames = 0 if group.targets else group.vain_frames + 1
 
     def _remember(
-        self, groups: Sequence[Group], records: Sequence[MemoryRecord | None], pixels: PixelFeatures, output: StepOutput
+        self, groups: Sequence[Group], records: Mapping[int, MemoryRecord], pixels: PixelFeatures, output: StepOutput
     ) -> None:
         """Store the frame in the memory of every group that is due, and that found something or still looks."""
         due = {
             row: record
-            for row, (group, record) in enumerate(zip(groups, records))
-            if record and group.is_alive(self._config) and group.memory.is_due(record.frame_index, record.stamp_ns)
+            for row, record in records.items()
+            if groups[row].is_alive(self._config) and groups[row].memory.is_due(record.frame_index, record.stamp_ns)
         }
         if not due:
             return

@@ -1,9 +1,10 @@
 """Measure what makes the memory learn: the memory phase from the same weights, with one thing changed at a time.
 
-The weights to start from must not have been through that phase (`x2sam train --memory-steps 0`). Every run sees as many
-batches of as many clips. Twins and pictures are held out and the same for all, so that the difference to the recipe has
-a standard error of its own: a clip of twins counts once, so does a batch of pictures. The gain is that of
-`memory_use.py`; pictures are prompts without a memory, which the phase must not spoil.
+The weights to start from must not have been through that phase (`x2sam train --memory-steps 0`). Every run has as many
+batches; those of clips of another length have fewer or more clips, so that a batch has about as many frames once the
+first third is over, in which every clip has two. Twins and pictures are held out and the same for all, so that the
+difference to the recipe has a standard error of its own: a clip of twins counts once, so does a batch of pictures. The
+gain is that of `memory_use.py`; pictures are prompts without a memory, which the phase must not spoil.
 
 Stopped by --minutes or Ctrl-C, the same command goes on; without --minutes it ends with the table.
 """
@@ -42,7 +43,7 @@ def recipe(steps: int, clips: int) -> TrainConfig:
 
 
 def variations(base: TrainConfig) -> dict[str, TrainConfig]:
-    """Return what is tried, by name; each changes one thing, at the same number of frames where that is the thing."""
+    """Return what is tried, by name; each changes one thing."""
 
     def frames(count: int) -> PhaseConfig:
         memory = base.memory
@@ -59,8 +60,8 @@ def variations(base: TrainConfig) -> dict[str, TrainConfig]:
         "later memories are predicted from the start": replace(base, memory_true_shares=(0.0, 0.0)),
         "later memories are true to the end": replace(base, memory_true_shares=(1.0, 1.0)),
         "half of the prompts lose their words after the first frame": replace(base, text_dropout=0.5),
-        "two frames": replace(base, memory=frames(2)),
-        "six frames": replace(base, memory=frames(6)),
+        "clips of two frames, twice as many": replace(base, memory=frames(2)),
+        "clips of six frames, fewer": replace(base, memory=frames(6)),
     }
 
 
@@ -122,7 +123,7 @@ def main() -> None:
         }
     with printed_into(options.into, "memory-ablations"):
         print(f"{options.model}: {hardware_line(options.device)}")
-        title = f"The memory phase with one thing changed, {options.steps} batches of {options.clips} clips"
+        title = f"The memory phase with one thing changed, {options.steps} batches"
         rows = [row(name, one, found[RECIPE]) for name, one in found.items()]
         print_table(title, HEADER, rows, options.markdown or bool(options.into))
 

@@ -37,7 +37,7 @@ class Notes:
         try:
             text = file.read_text(encoding="utf-8")
             whole = text[: text.rfind("\n") + 1]
-            first, *others = map(json.loads, whole.splitlines())
+            first, *others = map(json.loads, whole.splitlines() or ["null"])
             theirs: dict[str, Any] = dict(first["options"])
             self._found = {found["case"]: found["result"] for found in others}
         except (OSError, ValueError, KeyError, TypeError) as error:

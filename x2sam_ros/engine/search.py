@@ -6,19 +6,22 @@ So a target that turns up where it was not expected must be what was asked for w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
 from x2sam_ros.config import EngineConfig
-from x2sam_ros.engine.follow import COVERED, LEAST_IOU, expected
+from x2sam_ros.engine.follow import LEAST_IOU, expected
 from x2sam_ros.engine.region import mask_iou
-from x2sam_ros.engine.select import Candidates, Choice, instances
+from x2sam_ros.engine.select import NMS_IOU, Candidates, Choice, instances
 from x2sam_ros.engine.track import Group, Reading, Target, is_seen
 from x2sam_ros.types import TargetState
 
 TAKEN = 0.3
 """Share of what was found that another seen target may cover."""
+
+LOOK_AGAIN = 10
+"""Frames without a target after which what was refused for it is looked at once more."""
 
 
 class Search:
@@ -79,6 +82,39 @@ def find_again(group: Group, found: Candidates, others: Sequence[Target], config
     return again
 
 
+def astray(
+    groups: Sequence[Group],
+    readings: Sequence[Reading],
+    config: EngineConfig,
+    look: Callable[[Sequence[int]], Sequence[Reading]],
+) -> dict[int, list[int]]:
+    """Return the targets of each group that only a memory shows where they were not expected.
+
+    What was refused is not looked at again on every frame while it stays in view.
+
+    Args:
+        groups: not yet brought to the frame.
+        readings: what the frame shows of each.
+        config: thresholds.
+        look: reads the frame without memory for some of the groups, by their position.
+
+    Returns:
+        Ids by the group's position.
+    """
+    far = {row: ids for row, pair in enumerate(zip(groups, readings)) if (ids := leaps(*pair, config))}
+    new = [row for row in far if any(_is_new(groups[row].targets[i], readings[row].continued[i]) for i in far[row])]
+    alone = dict(zip(new, look(new))) if new else {}
+    refused: dict[int, list[int]] = {}
+    for row, target_ids in far.items():
+        for target_id in target_ids:
+            target, choice = groups[row].targets[target_id], readings[row].continued[target_id]
+            shown = alone[row].continued.get(target_id) if row in alone else None
+            if shown is None or not target.would_see(shown, config) or not _is_same(shown.mask, choice.mask):
+                target.refused = choice.mask
+                refused.setdefault(row, []).append(target_id)
+    return refused
+
+
 def leaps(group: Group, reading: Reading, config: EngineConfig) -> list[int]:
     """Return the ids of targets that a frame shows where they were not expected; stuff may be anywhere.
 
@@ -97,24 +133,23 @@ def leaps(group: Group, reading: Reading, config: EngineConfig) -> list[int]:
     stayed = mask_iou(torch.stack([choice.mask for choice in things.values()]), torch.stack([t.mask for t in tracks]))
     far = []
     for (target_id, choice), track, overlap in zip(things.items(), tracks, stayed.tolist()):
-        if (not track.missed and overlap >= LEAST_IOU) or not is_seen(choice, config, track.threshold):
+        if (not track.missed and overlap >= LEAST_IOU) or not group.targets[target_id].would_see(choice, config):
             continue
         if float(mask_iou(choice.mask[None], expected(track))) < LEAST_IOU:
             far.append(target_id)
     return far
 
 
-def is_confirmed(choice: Choice, found: Candidates, config: EngineConfig) -> bool:
-    """Tell whether what was chosen with a memory is what its label asks for without one.
+def _is_new(target: Target, choice: Choice) -> bool:
+    """Tell whether a choice is something else than was refused last, or has been refused for long enough."""
+    before = target.refused
+    if before is None or before.shape != choice.mask.shape or target.missed_frames % LOOK_AGAIN == 0:
+        return True
+    return not _is_same(before, choice.mask)
 
-    Args:
-        choice: what was chosen.
-        found: the queries on the same frame, looked at without memory.
-        config: ``score_threshold``.
-    """
-    inside = choice.mask
-    covers = ((found.mask_logits > 0) & inside).flatten(1).sum(1) >= COVERED * inside.sum()
-    return bool((found.probs[covers, choice.class_index] >= config.score_threshold).any())
+
+def _is_same(mask: torch.Tensor, other: torch.Tensor) -> bool:
+    return float(mask_iou(mask[None], other)) >= NMS_IOU
 
 
 def _size(choice: Choice) -> tuple[int, int]:

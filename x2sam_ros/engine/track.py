@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch.nn.functional as F
@@ -69,6 +69,7 @@ class Target:
         rivalry: how often something else looked like it while it was seen, 0 to 1, newer frames weighing more.
         last_seen_ns: stamp of the newest frame on which it was seen.
         seen_before_ns: what ``last_seen_ns`` was before that frame.
+        refused: bool (h, w), what was lately taken for it and is not; None once it is seen.
     """
 
     target_id: int
@@ -87,16 +88,27 @@ class Target:
     missed_before: int = 0
     last_seen_ns: int = 0
     seen_before_ns: int = 0
+    refused: Tensor | None = None
+
+    @property
+    def masks(self) -> tuple[Tensor, ...]:
+        """Its masks, some of them twice."""
+        masks = (self.logits, self.last_mask, self.refused, *(mask for mask, _ in self.history))
+        return tuple(x for x in masks if x is not None)
 
     @property
     def nbytes(self) -> int:
         """Bytes of its masks, each counted once."""
-        masks = (self.logits, self.last_mask, *(mask for mask, _ in self.history))
-        return sum({id(x): x.numel() * x.element_size() for x in masks if x is not None}.values())
+        return sum({id(x): x.numel() * x.element_size() for x in self.masks}.values())
 
     def threshold(self, config: EngineConfig) -> float:
         """Return the confidence from which it counts as seen."""
         return config.confidence_kept if self.state is TargetState.TRACKED else config.score_threshold
+
+    def would_see(self, choice: Choice, config: EngineConfig, prompted: bool = False) -> bool:
+        """Tell whether what was found on this frame is enough; see ``see``."""
+        confidence = config.score_threshold if prompted else self.threshold(config)
+        return is_seen(choice, config, confidence, prompted, self.state is TargetState.TRACKED)
 
     def see(self, choice: Choice, config: EngineConfig, prompted: bool = False) -> None:
         """Take over what was found on this frame; too unsure or empty counts as a miss.
@@ -106,11 +118,10 @@ class Target:
             config: thresholds.
             prompted: whether it begins here, so that what it was before does not count.
         """
-        confidence = config.score_threshold if prompted else self.threshold(config)
-        if not is_seen(choice, config, confidence, prompted, self.state is TargetState.TRACKED):
+        if not self.would_see(choice, config, prompted):
             self.miss(config, choice.score)
             return
-        self.missed_before = self.missed_frames
+        self.missed_before, self.refused = self.missed_frames, None
         self.logits, self.last_mask, self.score = choice.logits.clone(), choice.logits > 0, choice.score
         if choice.score > config.score_threshold:
             self.history = (*self.history, (self.last_mask, self.score))[-HISTORY:]
@@ -191,9 +202,13 @@ class Reading:
         prompted: whether the prompt was given on this frame.
     """
 
-    continued: dict[int, Choice]
-    new: list[Choice]
+    continued: Mapping[int, Choice]
+    new: Sequence[Choice]
     prompted: bool
+
+    def without(self, target_ids: Sequence[int]) -> Reading:
+        """Return the same with some targets not seen."""
+        return replace(self, continued={i: choice for i, choice in self.continued.items() if i not in target_ids})
 
 
 @dataclass
@@ -245,8 +260,7 @@ class Group:
             yield self.memory.finest.added
         yield from self._tokens
         for target in self.targets.values():
-            masks = (target.logits, target.last_mask, *(mask for mask, _ in target.history))
-            yield from (x for x in masks if x is not None)
+            yield from target.masks
 
     @property
     def _tokens(self) -> Iterator[Tensor]:

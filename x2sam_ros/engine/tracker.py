@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 
@@ -21,7 +21,7 @@ from x2sam_ros.engine.masks import Placement
 from x2sam_ros.engine.memory_policy import MemoryRecord
 from x2sam_ros.engine.observation import observe
 from x2sam_ros.engine.preprocess import at_side
-from x2sam_ros.engine.search import find_again, is_confirmed, leaps
+from x2sam_ros.engine.search import astray, find_again
 from x2sam_ros.engine.select import Candidates
 from x2sam_ros.engine.stepper import Stepper
 from x2sam_ros.engine.track import Group, Reading, Target
@@ -200,14 +200,15 @@ class Tracker:
         with self.watch.timed("select"):
             found = [self._candidates(seen.frame, group, output, row) for row, group in enumerate(groups)]
             readings = [group.read(candidates, self._config, prompted) for group, candidates in zip(groups, found)]
-        astray = self._confirm(seen, groups, readings)
-        with self.watch.timed("select"):
-            for group, reading in zip(groups, readings):
-                self._take(group, reading, admit)
+            lost = astray(
+                groups, readings, self._config, lambda rows: self._read_alone(seen, [groups[row] for row in rows])
+            )
+            for row, (group, reading) in enumerate(zip(groups, readings)):
+                self._take(group, reading.without(lost.get(row, ())), admit)
         with self.watch.timed("remember"):
             observed = [observe(group, candidates, seen.frame, prompted) for group, candidates in zip(groups, found)]
             # what led to another object, and shows nothing else, would lead there again
-            records = {row: record for row, record in enumerate(observed) if record.seen or row not in astray}
+            records = {row: record for row, record in enumerate(observed) if record.seen or row not in lost}
             self._remember(groups, records, pixels, output)
 
     def _without_memory(self, seen: Seen, groups: Sequence[Group]) -> tuple[StepOutput, list[Candidates]]:
@@ -216,21 +217,14 @@ class Tracker:
         output = self._stepper.step(seen.pixels(first=True), condition)
         return output, [self._candidates(seen.frame, group, output, row) for row, group in enumerate(groups)]
 
-    def _confirm(self, seen: Seen, groups: Sequence[Group], readings: Sequence[Reading]) -> set[int]:
-        """Take leaps out of what was read that a look without memory does not confirm; return the rows of those."""
-        far = {row: leaps(group, reading, self._config) for row, (group, reading) in enumerate(zip(groups, readings))}
-        rows = [row for row, target_ids in far.items() if target_ids]
-        astray: set[int] = set()
-        if not rows:
-            return astray
-        with self.watch.timed("search"):
-            _, found = self._without_memory(seen, [groups[row] for row in rows])
-            for row, alone in zip(rows, found):
-                for target_id in far[row]:
-                    if not is_confirmed(readings[row].continued[target_id], alone, self._config):
-                        del readings[row].continued[target_id]
-                        astray.add(row)
-        return astray
+    def _read_alone(self, seen: Seen, groups: Sequence[Group]) -> list[Reading]:
+        """Read a frame as if the groups had no memory; of their targets nothing, where there is no room to look."""
+        found: list[Candidates] = []
+        with suppress(torch.OutOfMemoryError):
+            _, found = self._without_memory(seen, groups)
+        if not found:
+            return [Reading({}, (), prompted=False)] * len(groups)
+        return [group.read(candidates, self._config, prompted=False) for group, candidates in zip(groups, found)]
 
     def _candidates(self, frame: Frame, group: Group, output: StepOutput, row: int) -> Candidates:
         place = self.place(frame)

@@ -14,7 +14,7 @@ import numpy as np
 from pieces import Notes, in_pieces, mean_and_error, network, stop_after
 from scene_cases import clip_cases, image_cases
 from stages import HEIGHT, WIDTH, frame_stages
-from tables import arguments, hardware_line, number, print_table, printed_into, progress
+from tables import arguments, at_least, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model, weights_sha256
 from x2sam_ros.engine.session import Session
@@ -65,10 +65,10 @@ def main() -> None:
     """Run the comparison and print the tables."""
     parser = arguments(__doc__)
     parser.add_argument("--student", required=True, help="checkpoint folder of the distilled network")
-    parser.add_argument("--scenes", type=int, default=100, help="images of each kind")
-    parser.add_argument("--clips", type=int, default=20, help="clips of each kind")
-    parser.add_argument("--frames", type=int, default=40, help="length of the clips")
-    parser.add_argument("--repeats", type=int, default=50, help="runs of each stage")
+    parser.add_argument("--scenes", type=at_least(1), default=100, help="images of each kind")
+    parser.add_argument("--clips", type=at_least(1), default=20, help="clips of each kind")
+    parser.add_argument("--frames", type=at_least(1), default=40, help="length of the clips")
+    parser.add_argument("--repeats", type=at_least(1), default=50, help="runs of each stage")
     in_pieces(parser)
     options = parser.parse_args()
     stop_after(options.minutes)

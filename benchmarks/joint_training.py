@@ -25,7 +25,7 @@ import torch
 from pieces import Notes, mean_and_error, minutes, network, stop_after
 from rich.console import Console
 from scene_cases import HELD_OUT_SEED, cases_of_clip, cases_of_image
-from tables import arguments, hardware_line, number, print_table, printed_into
+from tables import arguments, at_least, hardware_line, number, print_table, printed_into
 
 from x2sam_ros.checkpoint.load import build_model, load_model, save_model
 from x2sam_ros.config import PhaseConfig, TrainConfig
@@ -249,14 +249,14 @@ def main() -> None:
     """Train what is not trained, score what is not scored, and print the tables."""
     parser = arguments(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs; kept, the same command goes on")
-    parser.add_argument("--images", type=int, default=200, help="steps on pictures")
-    parser.add_argument("--clips", type=int, default=80, help="steps on clips")
+    parser.add_argument("--images", type=at_least(1), default=200, help="steps on pictures")
+    parser.add_argument("--clips", type=at_least(1), default=80, help="steps on clips")
     parser.add_argument("--fewer", type=float, default=0.635, help="share of a shorter joint run's steps; 0: none")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of training; each repeats all runs")
-    parser.add_argument("--image-scenes", type=int, default=100, help="held-out pictures")
-    parser.add_argument("--clip-scenes", type=int, default=40, help="held-out clips")
-    parser.add_argument("--frames", type=int, default=16, help="length of the held-out clips")
-    parser.add_argument("--workers", type=int, default=1, help="processes that draw scenes ahead")
+    parser.add_argument("--seeds", type=at_least(0), nargs="+", default=[0], help="of training; each repeats all runs")
+    parser.add_argument("--image-scenes", type=at_least(1), default=100, help="held-out pictures")
+    parser.add_argument("--clip-scenes", type=at_least(1), default=40, help="held-out clips")
+    parser.add_argument("--frames", type=at_least(1), default=16, help="length of the held-out clips")
+    parser.add_argument("--workers", type=at_least(0), default=1, help="processes that draw scenes ahead")
     minutes(parser)
     options = parser.parse_args()
     stop_after(options.minutes)

@@ -18,7 +18,7 @@ import numpy as np
 from followed import Follower, settings
 from pieces import Notes, in_pieces, mean_and_error, stop_after
 from scene_cases import HEIGHT, HELD_OUT_SEED, WIDTH, is_fit, prompt_for
-from tables import arguments, hardware_line, number, print_table, printed_into, progress
+from tables import arguments, at_least, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import NodeConfig
@@ -94,8 +94,8 @@ def main() -> None:
     """Measure and print the table."""
     parser = arguments(__doc__)
     parser.add_argument("--memory-policy", default=NodeConfig.memory_policy)
-    parser.add_argument("--clips", type=int, default=20, help="clips of each kind of scene")
-    parser.add_argument("--frames", type=int, default=200, help=f"length of the clips, {2 * WINDOW} or more")
+    parser.add_argument("--clips", type=at_least(1), default=20, help="clips of each kind of scene")
+    parser.add_argument("--frames", type=at_least(1), default=200, help=f"length of the clips, {2 * WINDOW} or more")
     in_pieces(parser)
     options = parser.parse_args()
     if options.frames < 2 * WINDOW:

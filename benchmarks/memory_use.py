@@ -22,7 +22,7 @@ import torch
 from followed import Follower, settings
 from pieces import Notes, in_pieces, mean_and_error, stop_after
 from scene_cases import HEIGHT, HELD_OUT_SEED, WIDTH, prompt_for
-from tables import arguments, hardware_line, number, print_table, printed_into, progress
+from tables import arguments, at_least, hardware_line, number, print_table, printed_into, progress
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import NodeConfig
@@ -193,8 +193,10 @@ def main() -> None:
     """Measure and print the tables."""
     parser = arguments(__doc__)
     parser.add_argument("--memory-policy", default=NodeConfig.memory_policy)
-    parser.add_argument("--twins", type=int, default=100, help="clips of twins; 0 leaves them out")
-    parser.add_argument("--occlusions", type=int, default=100, help="clips of each kind of prompt; 0 leaves them out")
+    parser.add_argument("--twins", type=at_least(0), default=100, help="clips of twins; 0 leaves them out")
+    parser.add_argument(
+        "--occlusions", type=at_least(0), default=100, help="clips of each kind of prompt; 0 leaves them out"
+    )
     in_pieces(parser)
     options = parser.parse_args()
     stop_after(options.minutes)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from itertools import chain
 
 from scene_cases import IMAGE_KINDS, clip_cases, image_cases
-from tables import arguments, hardware_line, number, print_table, printed_into, progress
+from tables import arguments, at_least, hardware_line, number, print_table, printed_into, progress
 from task_cases import TASK_KINDS, task_cases
 
 from x2sam_ros.checkpoint.load import load_model
@@ -115,9 +115,9 @@ def main() -> None:
     """Run the evaluation and print the tables."""
     parser = arguments(__doc__)
     parser.add_argument("--memory-policy", default=NodeConfig.memory_policy)
-    parser.add_argument("--scenes", type=int, default=200, help="images of each kind; 0 leaves them out")
-    parser.add_argument("--clips", type=int, default=50, help="clips of each kind; 0 leaves them out")
-    parser.add_argument("--frames", type=int, default=40, help="length of the clips")
+    parser.add_argument("--scenes", type=at_least(0), default=200, help="images of each kind; 0 leaves them out")
+    parser.add_argument("--clips", type=at_least(0), default=50, help="clips of each kind; 0 leaves them out")
+    parser.add_argument("--frames", type=at_least(1), default=40, help="length of the clips")
     options = parser.parse_args()
     markdown = options.markdown or bool(options.into)
     model = load_model(options.model, options.device)

@@ -30,20 +30,24 @@ class Notes:
         if file is None:
             return
         ours = json.loads(json.dumps(options))  # tuples become lists, as in the file
-        lines = _whole_lines(file)
-        if not lines:
+        if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(json.dumps({"options": ours}) + "\n", encoding="utf-8")
             return
         try:
-            theirs: dict[str, Any] = json.loads(lines[0])["options"]
-            self._found = {found["case"]: found["result"] for found in map(json.loads, lines[1:])}
-        except (ValueError, KeyError, TypeError) as error:
+            text = file.read_text(encoding="utf-8")
+            whole = text[: text.rfind("\n") + 1]
+            first, *others = map(json.loads, whole.splitlines() or ["null"])
+            theirs: dict[str, Any] = dict(first["options"])
+            self._found = {found["case"]: found["result"] for found in others}
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise SystemExit(f"{file} holds no results of a benchmark: {error}; name another file") from error
         differ = [name for name in sorted({*ours, *theirs}) if ours.get(name) != theirs.get(name)]
         if differ:
             told = ", ".join(f"{name}: {theirs.get(name)} there, {ours.get(name)} here" for name in differ)
             raise SystemExit(f"{file} holds results of other options: {told}; use the same, or another file")
+        if whole != text:  # half a line, which a killed process left
+            file.write_text(whole, encoding="utf-8")
 
     def of(self, case: str, measure: Callable[[], Any]) -> Any:
         """Return the result of a case, measured and noted where it is not known yet; in values that JSON knows."""
@@ -53,17 +57,6 @@ class Notes:
                 with self._file.open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps({"case": case, "result": result}) + "\n")
         return self._found[case]
-
-
-def _whole_lines(file: Path) -> list[str]:
-    """Return the lines of a file; half a line, which a killed process may leave at its end, is cut off."""
-    if not file.exists():
-        return []
-    text = file.read_text(encoding="utf-8")
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        file.write_text(whole, encoding="utf-8")
-    return whole.splitlines()
 
 
 def in_pieces(parser: argparse.ArgumentParser) -> None:

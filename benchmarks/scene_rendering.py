@@ -14,7 +14,7 @@ from dataclasses import replace
 from statistics import median
 
 import torch
-from tables import arguments, hardware_line, number, print_table, printed_into
+from tables import arguments, at_least, hardware_line, number, print_table, printed_into
 
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.config import TrainConfig
@@ -58,8 +58,8 @@ def rows_of(data: SceneBatches, rounds: int, device: torch.device) -> list[tuple
 def main() -> None:
     """Measure and print the table."""
     parser = arguments(__doc__)
-    parser.add_argument("--clips", type=int, nargs="*", default=[], help="further sizes of batches")
-    parser.add_argument("--rounds", type=int, default=8, help="batches of each row")
+    parser.add_argument("--clips", type=at_least(1), nargs="*", default=[], help="further sizes of batches")
+    parser.add_argument("--rounds", type=at_least(1), default=8, help="batches of each row")
     options = parser.parse_args()
     torch.set_num_threads(1)
     model, config, device = load_model(options.model), TrainConfig(), torch.device(options.device)

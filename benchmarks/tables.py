@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +14,17 @@ Item = TypeVar("Item")
 
 PIPED_WIDTH = 140
 """Columns of a table when the output is no terminal."""
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """Return what reads an option that counts something: a whole number from ``least`` on."""
+
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise argparse.ArgumentTypeError(f"got {text}, expected {least} or more")
+        return int(text)
+
+    return number
 
 
 def arguments(description: str | None, pages: bool = True) -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar
 
 from x2sam_ros.errors import ConfigError
@@ -21,6 +21,10 @@ DIAGNOSTICS_WINDOW_S = 5.0
 
 MAX_CAMERAS = 32
 """Most cameras of a node: with the most targets each, every target has an id of its own in 16 bits."""
+
+_MOST = 1_000_000_000
+_SHARE, _DECAY, _WEIGHT = (0.0, 1.0), (0.0, 0.999999), (0.0, 1e6)
+_ABOVE_ZERO = 1e-9
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
@@ -50,30 +54,29 @@ def _parameter(
     return field(default=default, metadata=metadata)
 
 
-def _limits_of(config_type: type, name: str) -> dict[str, Any]:
-    """Return what `_parameter` took for a field, its default aside, for a configuration with another default."""
-    return dict(next(item.metadata for item in fields(config_type) if item.name == name))
+def _number(low: float, high: float, default: Any = MISSING) -> Any:
+    """Make a field that is no parameter: a number within an inclusive range, or a tuple of them."""
+    return field(default=default, metadata={"low": low, "high": high})
 
 
-def _check_parameters(config: Any) -> None:
-    """Compare every field made by `_parameter` with its type, range and choices.
+def _check_fields(config: Any) -> None:
+    """Compare every field made by `_parameter` with its type, range and choices, and by `_number` with its range.
 
     Raises:
         ConfigError: names the field, what it is and what was expected.
     """
     for item in fields(config):
-        if "description" not in item.metadata:
-            continue
         value: Any = getattr(config, item.name)
         expected: type = type(item.default)
-        if type(value) not in ((float, int) if expected is float else (expected,)):
-            name = "list of texts" if expected is tuple else expected.__name__
-            raise ConfigError(f"{item.name} is {value!r}, expected a value of type {name}")
-        if expected is tuple and not all(isinstance(part, str) for part in value):
-            raise ConfigError(f"{item.name} is {value!r}, expected a value of type list of texts")
-        if item.metadata["low"] is not None:
-            _check_range(item.name, value, item.metadata["low"], item.metadata["high"])
-        choices = item.metadata["choices"]
+        if "description" in item.metadata:
+            fits = type(value) in ((float, int) if expected is float else (expected,))
+            if not fits or (expected is tuple and not all(isinstance(part, str) for part in value)):
+                name = "list of texts" if expected is tuple else expected.__name__
+                raise ConfigError(f"{item.name} is {value!r}, expected a value of type {name}")
+        if item.metadata.get("low") is not None:
+            for number in value if isinstance(value, tuple) else (value,):
+                _check_range(item.name, number, item.metadata["low"], item.metadata["high"])
+        choices = item.metadata.get("choices")
         if choices and value not in choices:
             raise ConfigError(f"{item.name} is {value!r}, expected one of: {', '.join(choices)}")
 
@@ -260,7 +263,7 @@ class EngineConfig:
     )
 
     def __post_init__(self) -> None:
-        _check_parameters(self)
+        _check_fields(self)
         if self.memory_window % self.memory_pool:
             raise ConfigError(
                 f"memory_pool is {self.memory_pool}, expected a divisor of memory_window, {self.memory_window}"
@@ -285,7 +288,7 @@ class EngineConfig:
 class NodeEngineConfig(EngineConfig):
     """The engine as the node runs it: a camera does not wait."""
 
-    language_lane: str = _parameter("beside", **_limits_of(EngineConfig, "language_lane"))
+    language_lane: str = _parameter("beside", **EngineConfig.__dataclass_fields__["language_lane"].metadata)
 
 
 @dataclass(frozen=True)
@@ -307,7 +310,7 @@ class DiagnosticsConfig:
     )
 
     def __post_init__(self) -> None:
-        _check_parameters(self)
+        _check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -365,7 +368,7 @@ class NodeConfig:
     engine: EngineConfig = field(default_factory=NodeEngineConfig)
 
     def __post_init__(self) -> None:
-        _check_parameters(self)
+        _check_fields(self)
         if not self.image_topics or not all(self.image_topics):
             raise ConfigError("image_topics is empty, or has an empty name; expected names such as /camera/image_raw")
         if len(self.image_topics) > MAX_CAMERAS:
@@ -386,28 +389,22 @@ class SceneConfig:
     ``hidden_frames`` is how long an occlusion covers its target's centre; the whole of it is hidden for less.
     """
 
-    min_objects: int = 2
-    max_objects: int = 5
+    min_objects: int = _number(2, 16, 2)
+    max_objects: int = _number(2, 16, 5)
     small_radius: tuple[float, float] = (0.07, 0.09)
     medium_radius: tuple[float, float] = (0.12, 0.145)
     large_radius: tuple[float, float] = (0.19, 0.225)
-    max_speed: float = 0.03
-    still_share: float = 0.3
-    deformation: float = 0.04
-    scale_change: float = 0.08
-    light_change: float = 0.1
-    noise_std: float = 2.5
+    max_speed: float = _number(0.0, 0.2, 0.03)
+    still_share: float = _number(*_SHARE, 0.3)
+    deformation: float = _number(0.0, 0.1, 0.04)
+    scale_change: float = _number(0.0, 0.1, 0.08)
+    light_change: float = _number(0.0, 0.25, 0.1)
+    noise_std: float = _number(0.0, 16.0, 2.5)
     hidden_frames: tuple[float, float] = (5.0, 15.0)
 
     def __post_init__(self) -> None:
-        _check_range("min_objects", self.min_objects, 2, 16)
+        _check_fields(self)
         _check_range("max_objects", self.max_objects, self.min_objects, 16)
-        _check_range("max_speed", self.max_speed, 0.0, 0.2)
-        _check_range("still_share", self.still_share, 0.0, 1.0)
-        _check_range("deformation", self.deformation, 0.0, 0.1)
-        _check_range("scale_change", self.scale_change, 0.0, 0.1)
-        _check_range("light_change", self.light_change, 0.0, 0.25)
-        _check_range("noise_std", self.noise_std, 0.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -417,13 +414,16 @@ class PhaseConfig:
     ``texts`` more questions about each clip are answered in words alone.
     """
 
-    steps: int
-    clips: int
-    prompts: int
-    learning_rate: float
-    frames: int = 1
-    max_stride: int = 1
-    texts: int = 0
+    steps: int = _number(0, _MOST)
+    clips: int = _number(1, _MOST)
+    prompts: int = _number(0, _MOST)
+    learning_rate: float = _number(0.0, 1.0)
+    frames: int = _number(1, _MOST, 1)
+    max_stride: int = _number(1, _MOST, 1)
+    texts: int = _number(0, _MOST, 0)
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
 
 
 @dataclass(frozen=True)
@@ -435,7 +435,7 @@ class TrainConfig:
     taken away after a clip's first frame, in the third phase and the last.
     """
 
-    seed: int = 0
+    seed: int = _number(0, 2**62, 0)
     pixels: PhaseConfig = PhaseConfig(steps=1000, clips=32, prompts=0, learning_rate=3e-3)
     image: PhaseConfig = PhaseConfig(steps=4000, clips=12, prompts=8, learning_rate=1.5e-3, texts=4)
     video: PhaseConfig = PhaseConfig(steps=600, clips=6, prompts=2, learning_rate=6e-4, frames=4, max_stride=2, texts=4)
@@ -443,29 +443,40 @@ class TrainConfig:
         steps=2600, clips=12, prompts=2, learning_rate=4e-3, frames=4, max_stride=2, texts=6
     )
     memory: PhaseConfig = PhaseConfig(steps=600, clips=6, prompts=4, learning_rate=7e-4, frames=4, max_stride=4)
-    kind_odds: tuple[float, ...] = (0.4, 0.2, 0.1, 0.1, 0.2)
-    memory_kind_odds: tuple[float, ...] = (0.25, 0.1, 0.0, 0.5, 0.15)
-    weight_decay: float = 0.02
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip_norm: float = 1.0
-    warmup_steps: int = 100
-    ema_decay: float = 0.998
-    auxiliary_weight: float = 1.0
-    true_memory_share: float = 0.5
-    memory_true_shares: tuple[float, float] = (1.0, 0.2)
-    remembered_share: float = 0.5
-    nameless_share: float = 0.3
-    text_dropout: float = 0.0
+    kind_odds: tuple[float, ...] = _number(*_SHARE, (0.4, 0.2, 0.1, 0.1, 0.2))
+    memory_kind_odds: tuple[float, ...] = _number(*_SHARE, (0.25, 0.1, 0.0, 0.5, 0.15))
+    weight_decay: float = _number(*_WEIGHT, 0.02)
+    betas: tuple[float, float] = _number(*_DECAY, (0.9, 0.98))
+    clip_norm: float = _number(_ABOVE_ZERO, 1e6, 1.0)
+    warmup_steps: int = _number(1, _MOST, 100)
+    ema_decay: float = _number(*_DECAY, 0.998)
+    auxiliary_weight: float = _number(*_WEIGHT, 1.0)
+    true_memory_share: float = _number(*_SHARE, 0.5)
+    memory_true_shares: tuple[float, float] = _number(*_SHARE, (1.0, 0.2))
+    remembered_share: float = _number(*_SHARE, 0.5)
+    nameless_share: float = _number(*_SHARE, 0.3)
+    text_dropout: float = _number(*_SHARE, 0.0)
     start_in_place: bool = True
-    recollection_weight: float = 1.0
-    text_weight: float = 2.0
-    keep_weight: float = 10.0
-    clip_share: float = 0.4
-    tokenizer_sentences: int = 20_000
-    checkpoint_every: int = 100
-    score_every: int = 250
+    recollection_weight: float = _number(*_WEIGHT, 1.0)
+    text_weight: float = _number(*_WEIGHT, 2.0)
+    keep_weight: float = _number(*_WEIGHT, 10.0)
+    clip_share: float = _number(*_SHARE, 0.4)
+    tokenizer_sentences: int = _number(1, _MOST, 20_000)
+    checkpoint_every: int = _number(1, _MOST, 100)
+    score_every: int = _number(1, _MOST, 250)
 
     phases: ClassVar[tuple[str, ...]] = ("pixels", "image", "video", "words", "memory")
+    unrolled: ClassVar[tuple[str, ...]] = ("video", "memory")
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        for name, odds in (("kind_odds", self.kind_odds), ("memory_kind_odds", self.memory_kind_odds)):
+            if len(odds) != len(TrainConfig.kind_odds) or abs(sum(odds) - 1) > 1e-8:
+                raise ConfigError(f"{name} is {odds}, expected {len(TrainConfig.kind_odds)} shares that add up to 1")
+        for name, phase in ((name, self.phase(name)) for name in self.phases if self.phase(name).steps):
+            _check_range(f"learning_rate of {name}", phase.learning_rate, _ABOVE_ZERO, 1.0)
+            _check_range(f"prompts of {name}", phase.prompts, int(name != self.phases[0]), _MOST)  # the first asks none
+            _check_range(f"frames of {name}", phase.frames, 1 + (name in self.unrolled), _MOST)
 
     def phase(self, name: str) -> PhaseConfig:
         """Return the settings of a phase."""
@@ -483,7 +494,7 @@ class DistillConfig(TrainConfig):
     features: PhaseConfig = PhaseConfig(steps=3000, clips=16, prompts=0, learning_rate=3e-3)
     clicks: PhaseConfig = PhaseConfig(steps=1000, clips=8, prompts=3, learning_rate=1e-3)
     prompts: PhaseConfig = PhaseConfig(steps=1000, clips=6, prompts=4, learning_rate=1e-3, frames=2, max_stride=2)
-    rounds: int = 3
-    checkpoint_every: int = 50
+    rounds: int = _number(1, 16, 3)
+    checkpoint_every: int = _number(1, _MOST, 50)
 
     phases = ("features", "clicks", "prompts")

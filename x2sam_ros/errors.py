@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 
 class X2SamError(Exception):
     """Base of every error a user can cause or fix; the CLI prints it in one line and exits with 2."""
@@ -61,6 +63,11 @@ class PluginError(X2SamError):
 
 class ModelError(X2SamError, RuntimeError):
     """The network got tensors it was not built for."""
+
+
+def plain(text: str) -> str:
+    """Return text that cannot command a terminal: what is no character to see becomes a replacement character."""
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(char)[0] == "C" else char for char in text)
 
 
 def told(error: BaseException) -> str:

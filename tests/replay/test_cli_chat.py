@@ -15,7 +15,8 @@ import pytest
 
 from tests.replay.commands import HEIGHT, WIDTH, Run, nano, program_runner, write_scene
 from x2sam_ros.checkpoint import load
-from x2sam_ros.cli.printing import coloured, plain
+from x2sam_ros.cli.printing import coloured
+from x2sam_ros.errors import plain
 from x2sam_ros.model.tokenizer import TURN_END
 from x2sam_ros.types import Grounding, GroundingStatus, Phrase
 from x2sam_ros.visualise import target_colour

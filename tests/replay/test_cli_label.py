@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.replay.commands import Run, program_runner
-from tests.training.test_labelling import FRAMES, START_NS, STEP_NS, published, recording  # noqa: F401
+from tests.replay.recordings import START_NS, STEP_NS
+from tests.training.labels import FRAMES, write_published, write_recording
 from x2sam_ros.truth.open import open_dataset
 
 
@@ -17,7 +18,17 @@ def run(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> R
     return program_runner(monkeypatch, capfd, "label")
 
 
-def test_masks_are_exported_corrected_and_imported(run: Run, tmp_path: Path, recording: Path, published: Path) -> None:  # noqa: F811
+@pytest.fixture
+def recording(tmp_path: Path) -> Path:
+    return write_recording(tmp_path / "clip.mcap")
+
+
+@pytest.fixture
+def published(tmp_path: Path, recording: Path) -> Path:
+    return write_published(tmp_path / "results.mcap", recording)
+
+
+def test_masks_are_exported_corrected_and_imported(run: Run, tmp_path: Path, recording: Path, published: Path) -> None:
     out, truth = tmp_path / "labels", tmp_path / "truth.mcap"
     code, said, errors = run(recording, "--masks", published, "--to", "coco", "--out", out)
     assert (code, errors) == (0, "") and "annotations.json: 8 masks on 5 images" in said
@@ -43,8 +54,8 @@ def test_masks_are_exported_corrected_and_imported(run: Run, tmp_path: Path, rec
 def test_what_contradicts_itself_is_refused_and_leaves_nothing(
     run: Run,
     tmp_path: Path,
-    recording: Path,  # noqa: F811
-    published: Path,  # noqa: F811
+    recording: Path,
+    published: Path,
 ) -> None:
     out = tmp_path / "labels"
     for options, said in (

@@ -54,7 +54,7 @@ class Client(Node):
         self.spinner = SingleThreadedExecutor()
         self.spinner.add_node(self)
 
-    def wait(self, condition: Callable[[], Any], timeout_s: float = 20.0) -> None:
+    def wait(self, condition: Callable[[], Any], timeout_s: float = 60.0) -> None:
         end_s = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < end_s, "the node did not answer in time"

@@ -9,6 +9,7 @@ import torch
 
 from tests.training.joint_runs import SOURCES, TINY
 from tests.unit.model.networks import nano_tokenizer
+from x2sam_ros.errors import ConfigError
 from x2sam_ros.model.config import preset
 from x2sam_ros.training.feed import SceneSource, SceneSources
 
@@ -29,6 +30,12 @@ def test_processes_draw_different_batches_of_the_same_phases(world: int) -> None
     firsts = [next(iter(one)) for one in each]
     assert len({item.names for item in firsts}) == world
     assert not torch.equal(firsts[0].batch.pixel_values, firsts[1].batch.pixel_values)
+
+
+@pytest.mark.parametrize("share", [0.0, float("nan"), float("inf")])
+def test_a_share_is_a_number_above_0(share: float) -> None:
+    with pytest.raises(ConfigError, match=f"share {share} and parts 1, expected above 0"):
+        SceneSource("image", share)
 
 
 def test_a_source_has_its_share_of_the_steps() -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import io
 import json
 import re
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,9 @@ from tests.unit.truth.layouts import write_bag
 from x2sam_ros.bag.mcap_file import McapFile, image_fields
 from x2sam_ros.bag.messages import header_fields
 from x2sam_ros.bag.source import Problems
+from x2sam_ros.bag.storage import McapStorage, Topic
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.errors import ConfigError, TruthError
-from x2sam_ros.training import finetune as training
 from x2sam_ros.training.data.sources import SourceConfig
 from x2sam_ros.training.finetune import (
     BAG,
@@ -27,7 +28,6 @@ from x2sam_ros.training.finetune import (
     finetune,
     finetune_recipe,
     knows_scenes,
-    overlap,
     rehearsal_sources,
     rehearsal_streams,
 )
@@ -295,18 +295,24 @@ def test_one_label_image_that_does_not_fit_is_left_out(tmp_path):
     assert problems.count == 1 and "a: image 0 left out: " in problems.messages[0] and "value 7" in problems.messages[0]
 
 
-def test_a_bag_is_opened_once(tmp_path, monkeypatch):
-    """What was found about the bags before the first score is not looked for again."""
-    sources = asked(write_scene_bag(tmp_path / "a.mcap"), config=replace(TINY, steps=1))
-    monkeypatch.setattr(training, "open_dataset", None)
-    finetune("nano", sources, tmp_path / "run", replace(TINY, steps=1), quiet(), cpu=True)
+def test_a_bag_is_looked_through_once(tmp_path, monkeypatch):
+    """However much is asked about it: its labels and stamps are read once, then only the images that are shown."""
+    looks: Counter[str] = Counter()
+    messages = McapStorage.messages
 
+    def counted(self: McapStorage, topic: Topic, problems: Problems) -> Iterator[bytes]:
+        looks[topic.name] += 1
+        return messages(self, topic, problems)
 
-def test_paths_overlap_where_one_is_in_the_other(tmp_path):
-    bag = write_scene_bag(tmp_path / "a.mcap")
-    assert overlap([tmp_path / "b.mcap", tmp_path], [bag]) == (tmp_path, bag)
-    assert overlap([bag], [tmp_path / "b", tmp_path / "c" / ".."]) == (bag, tmp_path / "c" / "..")
-    assert overlap([tmp_path / "a"], [bag]) is None
+    monkeypatch.setattr(McapStorage, "messages", counted)
+    sources = asked(write_scene_bag(tmp_path / "a.mcap"), config=TINY)
+    assert len(sources) == 6
+    assert looks["/ground_truth/label_image"] == 1
+    assert looks["/camera/image_raw"] == 3, "for a stamp that has a label, for all stamps, and for an object"
+    looks.clear()
+    ledger = finetune("nano", sources, tmp_path / "run", TINY, quiet(), cpu=True)
+    assert looks["/ground_truth/label_image"] == 0
+    assert looks["/camera/image_raw"] == sum(account.samples for account in ledger.accounts.values())
 
 
 def test_a_bag_that_was_cut_off_is_learnt_from_as_far_as_it_goes(tmp_path):

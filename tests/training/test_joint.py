@@ -18,12 +18,14 @@ import torch
 from rich.console import Console
 from safetensors.torch import load_file
 
-from tests.training.joint_runs import RECIPE, Killed, log, run, scenes, trainer
+from tests.training.failing_run import HELD_OUT as HELD_OUT_SAMPLES
+from tests.training.joint_runs import RECIPE, Faulty, Killed, log, run, scenes, trainer
+from x2sam_ros.bag.source import MAX_KEPT_PROBLEMS
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.errors import CheckpointError, ConfigError, TrainingError, TruthError
 from x2sam_ros.training.held_out import HeldOut
 from x2sam_ros.training.joint import JointTrainer, prepare
-from x2sam_ros.training.ledger import HELD_OUT
+from x2sam_ros.training.ledger import HELD_OUT, Ledger
 from x2sam_ros.training.objectives import AgnosticLoss, JointLoss
 from x2sam_ros.training.recipe import Recipe
 
@@ -146,13 +148,49 @@ def test_what_was_left_out_is_told_once(tmp_path: Path) -> None:
     assert said.getvalue().count("b.jpg is damaged") == 1
 
 
-@pytest.mark.slow
-def test_what_stops_one_process_stops_all_with_the_state_before_it(tmp_path: Path) -> None:
+def test_of_many_problems_the_first_are_told_and_the_others_counted(tmp_path: Path) -> None:
+    said, beyond = io.StringIO(), 3
+    made = trainer(tmp_path, held_out=False, lacks=0)
+    assert isinstance(made.sources, Faulty)
+    made.sources.problems = tuple(f"{n}\x1b[2J.jpg is damaged" for n in range(MAX_KEPT_PROBLEMS + beyond))
+    made.run(Console(file=said))
+    assert said.getvalue().count("is damaged") == MAX_KEPT_PROBLEMS and "\x1b" not in said.getvalue()
+    assert f"{beyond * len(made.sources)} more like these" in said.getvalue()
+
+
+def test_names_of_sources_cannot_command_a_terminal() -> None:
+    ledger, said = Ledger("cpu"), io.StringIO()
+    ledger.add("[/b]\x1b[2J", 1, 1, 1.0, 0.0, 1.0)
+    Console(file=said, width=160).print(ledger.table())
+    assert "[/b]\N{REPLACEMENT CHARACTER}[2J" in said.getvalue()
+
+
+def test_held_out_samples_that_cannot_be_read_stop_before_a_step(tmp_path: Path) -> None:
+    with pytest.raises(TruthError, match=r"a\.jpg is gone"):
+        run(trainer(tmp_path, unseen_is_gone=True))
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+def of_two_processes_the_last_loses(what: str, folder: Path) -> str:
+    """Train in two processes until both have stopped; return what they said."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launch, "-m", "tests.training.failing_run", str(tmp_path), str(first_batch_of(2))]
+    command = [*launch, "-m", "tests.training.failing_run", str(folder), what]
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=170)
-    assert done.returncode != 0 and "a.jpg is gone" in done.stderr
+    assert done.returncode != 0 and "TruthError: a.jpg is gone" in done.stderr
+    assert "TrainingError: another process stopped: a.jpg is gone" in done.stderr
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_held_out_samples_that_one_process_cannot_read_stop_all(tmp_path: Path) -> None:
+    of_two_processes_the_last_loses(HELD_OUT_SAMPLES, tmp_path)
+    assert not (tmp_path / "log.jsonl").exists()
+
+
+@pytest.mark.slow
+def test_what_stops_one_process_stops_all_with_the_state_before_it(tmp_path: Path) -> None:
+    of_two_processes_the_last_loses(str(first_batch_of(2)), tmp_path)
     assert [folder.name for folder in tmp_path.glob("*-0*")] == ["step-00000001"]
     assert {file.name for file in (tmp_path / "step-00000001").glob("average-*")} == {"average-0.pt", "average-1.pt"}
 
@@ -240,6 +278,31 @@ def test_a_damaged_state_is_refused(finished: Path, tmp_path: Path) -> None:
         trainer(folder)
     shutil.rmtree(folder / "step-00000004")
     assert trainer(folder).step == 2
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        (None, r"random_states_0.pkl cannot be read \(FileNotFoundError: "),
+        (b"torn", r"random_states_0.pkl cannot be read \("),
+        ({"torch_manual_seed": torch.Generator().get_state()}, "the random states of process 0 were not restored"),
+    ],
+)
+def test_a_state_without_its_random_states_is_refused(
+    finished: Path, tmp_path: Path, left: bytes | dict[str, torch.Tensor] | None, message: str
+) -> None:
+    """Accelerate would go on with others, and the run would not be the one that was interrupted."""
+    folder = Path(shutil.copytree(finished, tmp_path / "run"))
+    file = folder / "step-00000004" / "random_states_0.pkl"
+    file.unlink()
+    if isinstance(left, bytes):
+        file.write_bytes(left)
+    elif left is not None:
+        torch.save(left, file)
+    with pytest.raises(
+        CheckpointError, match=f"cannot resume from .*step-00000004: ValueError: {message}.*delete that folder"
+    ):
+        trainer(folder)
 
 
 def test_every_source_is_counted(finished: Path) -> None:

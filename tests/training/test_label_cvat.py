@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.test_labelling import read, write
+from tests.training.labels import read, write
 from x2sam_ros.errors import TruthError
 from x2sam_ros.rle import decode_rle, encode_rle
 from x2sam_ros.training.label_cvat import write_label_constructor
@@ -60,7 +60,7 @@ def test_a_track_of_polygons_is_one_object_until_it_is_outside(tmp_path):
     body = f"<track id='0' label='cup'>{shape.format(0, 0)}{shape.format(1, 0)}{shape.format(2, 1)}</track>"
     body += f"<track id='1' label='cup'>{shape.format(2, 0)}{shape.format(1, 0)}</track>"
     (tmp_path / "a.xml").write_text(cvat(body, "interpolation"))
-    images, names, _ = settled(read(tmp_path / "a.xml"))
+    images, names = settled(read(tmp_path / "a.xml"))[:2]
     assert names == {1: "cup", 2: "cup"}
     assert [[mark.object_id for mark in image.marks] for image in images] == [[1], [1, 2], [2]]
     assert [image.stamp_ns for image in images] == [0, 10, 20]
@@ -138,6 +138,14 @@ def test_hostile_cvat_files_are_refused_before_they_cost_anything(tmp_path, text
     (tmp_path / "a.xml").write_text(text)
     with pytest.raises(TruthError, match=said):
         read(tmp_path / "a.xml")
+
+
+def test_a_mask_without_a_pixel_is_none(tmp_path):
+    shapes = "<mask label='mug' rle='9' left='1' top='0' width='3' height='3'/>"
+    shapes += "<mask label='cup' rle='0, 9' left='1' top='0' width='3' height='3'/>"
+    (tmp_path / "a.xml").write_text(cvat(IMAGE_ELEMENT.format(shapes)))
+    back = settled(read(tmp_path / "a.xml"))
+    assert back.names == {1: "cup"} and back.empty == ("0_1.jpg",)
 
 
 def test_what_cvat_says_beside_masks_is_left_aside(tmp_path):

@@ -1,90 +1,33 @@
+"""Corrected masks as a bag with ground truth."""
+
 from __future__ import annotations
 
 import json
 import resource
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
-from mcap.reader import make_reader
-from mcap.writer import Writer
 from PIL import Image
 
-from tests.replay.recordings import HEIGHT, START_NS, STEP_NS, WIDTH, ColourSession, picture
-from x2sam_ros.bag.mcap_file import McapFile
-from x2sam_ros.bag.messages import header_fields
-from x2sam_ros.bag.replay import ScheduledPrompt, run_replay
+from tests.replay.recordings import HEIGHT, START_NS, STEP_NS, WIDTH, picture
+from tests.training.labels import FORMATS, FRAMES, expected, marked, read, whole, write, write_recording
 from x2sam_ros.bag.source import Problems, open_source
-from x2sam_ros.bag.writer import ResultWriter
 from x2sam_ros.errors import TruthError
-from x2sam_ros.rle import Counts, decode_rle, encode_rle
-from x2sam_ros.training.label_coco import read_coco, write_coco
-from x2sam_ros.training.label_cvat import read_cvat, write_cvat_images, write_cvat_video, write_label_constructor
+from x2sam_ros.rle import decode_rle, encode_rle
+from x2sam_ros.training.label_cvat import write_label_constructor
+from x2sam_ros.training.label_export import export_images, read_published
 from x2sam_ros.training.labelling import (
     IMAGES_FOLDER,
     MAX_LABEL_CHARS,
     Mark,
     MarkedImage,
-    export_images,
     image_name,
-    read_published,
     settled,
     short_label,
     write_truth,
 )
 from x2sam_ros.truth.open import open_dataset
-from x2sam_ros.types import PointPrompt, TextPrompt
-
-FRAMES = 5
-IMAGE = "sensor_msgs/msg/Image"
-FORMATS = ("coco", "cvat-images", "cvat-video")
-
-
-def write_recording(path: Path, frames: int = FRAMES, height: int = HEIGHT) -> Path:
-    with McapFile(path, {"/camera/image_raw": IMAGE}) as bag:
-        for index in range(frames):
-            stamp, image = START_NS + index * STEP_NS, picture(index)[:height]
-            fields = {"height": height, "width": WIDTH, "encoding": "rgb8", "is_bigendian": 0, "step": WIDTH * 3}
-            said = {"header": header_fields(stamp, "camera"), **fields, "data": image.reshape(-1)}
-            bag.add("/camera/image_raw", stamp, said)
-    return path
-
-
-@pytest.fixture
-def recording(tmp_path: Path) -> Path:
-    return write_recording(tmp_path / "clip.mcap")
-
-
-@pytest.fixture
-def published(tmp_path: Path, recording: Path) -> Path:
-    """What a replay writes: a named target, and one that was clicked and has no name."""
-    path = tmp_path / "results.mcap"
-    schedule = [
-        ScheduledPrompt(TextPrompt("a", text="red"), "red"),
-        ScheduledPrompt(PointPrompt("b", points_px=np.array([[45.0, 35.0]])), "click", at_s=0.15),
-    ]
-    with ResultWriter(path) as writer:
-        run_replay(open_source(recording), ColourSession(), [writer], schedule)
-    return path
-
-
-def expected(index: int) -> dict[int, np.ndarray]:
-    image = picture(index).astype(int)
-    masks = {1: np.abs(image - (230, 20, 20)).sum(axis=2) < 60}
-    if index >= 2:
-        masks[2] = np.abs(image - (20, 20, 230)).sum(axis=2) < 60
-    return masks
-
-
-def write(form: str, images: list[MarkedImage], folder: Path) -> Path:
-    path = folder / ("a.json" if form == "coco" else "a.xml")
-    {"coco": write_coco, "cvat-images": write_cvat_images, "cvat-video": write_cvat_video}[form](images, path)
-    return path
-
-
-def read(path: Path) -> list[MarkedImage]:
-    return read_coco(path) if path.suffix == ".json" else read_cvat(path, path.parent / IMAGES_FOLDER)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -125,17 +68,13 @@ def test_images_between_those_that_were_exported_are_not_annotated(tmp_path, rec
     assert [None if truth is None else truth.object_ids for truth in truths] == [(), None, (1, 2), None, (1, 2)]
 
 
-def marked(*marks: Mark, number: int = 0) -> MarkedImage:
-    return MarkedImage(image_name(number, number), (4, 4), marks)
-
-
 def test_marks_without_a_number_are_told_apart_by_their_label():
     one, other = np.eye(4, dtype=bool), np.zeros((4, 4), bool)
     other[0, 1:] = True
     first = marked(Mark("cup", encode_rle(one), 2), Mark("mug", encode_rle(other)), Mark("cup", encode_rle(other), 2))
     second = marked(Mark("mug", encode_rle(one)), Mark("jug", encode_rle(other)), number=1)
-    images, names, by_label = settled([first, second])
-    assert by_label == 0
+    images, names, by_label, empty = settled([first, second])
+    assert by_label == 0 and empty == ()
     assert names == {1: "mug", 2: "cup", 3: "jug"}
     assert [[mark.object_id for mark in image.marks] for image in images] == [[1, 2], [1, 3]]
     np.testing.assert_array_equal(decode_rle(images[0].marks[1].runs, 4, 4), one | other)
@@ -161,12 +100,6 @@ def test_where_objects_overlap_the_smaller_one_is_on_top(tmp_path):
     np.testing.assert_array_equal(truth.mask_of(1), large & ~small)
 
 
-def whole(*rows: int) -> Counts:
-    mask = np.zeros((4, 4), bool)
-    mask[list(rows)] = True
-    return encode_rle(mask)
-
-
 def test_a_mask_that_was_drawn_anew_is_of_the_object_that_has_its_label():
     images = [marked(Mark("cup", whole(0), 5), Mark("mug", whole(1), 6), number=n) for n in range(3)]
     images[1] = marked(Mark("mug", whole(1), 6), Mark("cup", whole(2)), number=1)
@@ -176,6 +109,28 @@ def test_a_mask_that_was_drawn_anew_is_of_the_object_that_has_its_label():
     np.testing.assert_array_equal(back.images[1].marks[0].runs, whole(2))
     tracked = [marked(Mark("cup", whole(0), track="7")), marked(Mark("cup", whole(1)), number=1)]
     assert settled(tracked).names == {1: "cup"} and settled(tracked).by_label == 1
+
+
+def test_a_mask_that_was_wiped_out_is_none(tmp_path):
+    """It names nothing, and makes nothing unclear."""
+    cup, gone = Mark("cup", whole(0), 5), Mark("mug", whole(), 7)
+    images = [marked(cup), marked(gone, Mark("cup", whole(), 6), number=1), marked(Mark("cup", whole(1)), number=2)]
+    back = settled(read(write("coco", images, tmp_path)))
+    assert back.names == {5: "cup"} and back.empty == ("000001_1.jpg",) * 2 and back.by_label == 1
+    assert [[mark.object_id for mark in image.marks] for image in back.images] == [[5], [], [5]]
+
+
+def test_an_image_with_the_stamp_of_an_annotated_one_gets_no_labels_of_it(tmp_path, recording, published):
+    images = settled(export_images(open_source(recording), read_published(published, Problems()), tmp_path))
+    source = open_source(write_recording(tmp_path / "twice.mcap", shown=[(0, 0), (0, 0), (1, 1), (1, 3), (2, 2)]))
+    assert write_truth(settled(images.images[:3]), source, tmp_path / "truth.mcap").images == 4
+    assert source.problems.messages == [
+        f"image 3 left out: an earlier one, which is annotated, has its stamp, {START_NS + STEP_NS} ns, and shows "
+        "something else"
+    ]
+    (bag,) = open_dataset(tmp_path / "truth.mcap").sequences
+    for frame, index in zip(bag.frames(), (0, 0, 1, 2), strict=True):
+        np.testing.assert_array_equal(bag.truth(frame).mask_of(1), expected(index)[1])
 
 
 @pytest.mark.parametrize(
@@ -227,37 +182,11 @@ def test_long_labels_fit_cvat_and_come_back_whole(form, tmp_path):
 
 def test_a_shortened_label_without_its_text_has_that_of_other_masks():
     anew = Mark(short_label(LONG[0]), whole(3))
-    images, names, by_label = settled([marked(Mark(LONG[0], whole(0), 4)), marked(anew, number=1)])
+    images, names, by_label, _ = settled([marked(Mark(LONG[0], whole(0), 4)), marked(anew, number=1)])
     assert names == {4: LONG[0]} and by_label == 1 and images[1].marks[0].label == LONG[0]
     with pytest.raises(TruthError, match="000000_0.jpg: the label .* is short for a longer text, which no mask"):
         settled([marked(anew)])
     assert short_label("x" * MAX_LABEL_CHARS) == "x" * MAX_LABEL_CHARS
-
-
-def damage(path: Path, out: Path, *numbers: int) -> Path:
-    """Copy the masks of a bag, of some messages the first half."""
-    with path.open("rb") as stream, out.open("wb") as copy:
-        writer = Writer(copy)
-        writer.start(profile="ros2")
-        for number, (schema, channel, message) in enumerate(make_reader(stream).iter_messages(["/x2sam/masks"])):
-            if number == 0:
-                known = writer.register_schema(schema.name, schema.encoding, schema.data)
-                topic = writer.register_channel(channel.topic, channel.message_encoding, known, channel.metadata)
-            data = message.data[: len(message.data) // 2] if number in numbers else message.data
-            writer.add_message(topic, message.log_time, data, message.publish_time)
-        writer.finish()
-    return out
-
-
-def test_damaged_messages_are_left_out_and_counted(tmp_path, recording, published):
-    problems = Problems()
-    found = read_published(damage(published, tmp_path / "one.mcap", 1), problems)
-    images = export_images(open_source(recording), found, tmp_path)
-    assert [image.stamp_ns for image in images] == [START_NS + index * STEP_NS for index in (0, 2, 3, 4)]
-    assert problems.count == 1
-    assert "one.mcap: message 1 of /x2sam/masks left out: it is damaged (" in problems.messages[0]
-    with pytest.raises(TruthError, match="no masks on /x2sam/masks: .*message 0 of .* damaged .*; give another"):
-        read_published(damage(published, tmp_path / "all.mcap", *range(FRAMES)), Problems())
 
 
 def test_masks_of_another_recording_are_refused(tmp_path, recording, published):

@@ -38,6 +38,12 @@ TINY = TrainConfig(
     checkpoint_every=1,
     score_every=2,
 )
+TO_THE_END = replace(
+    TINY,
+    **{name: replace(TINY.phase(name), steps=0) for name in ("pixels", "image", "video")},
+    memory=PhaseConfig(steps=2, clips=1, prompts=2, learning_rate=1e-3, frames=2),
+    score_every=9,
+)
 TRACES = ("loss", "phase", "step")
 
 
@@ -87,6 +93,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def remembering(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train the last two phases without a break."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("memory")
+    Trainer(TO_THE_END, preset("nano"), folder, amp=False).run(quiet())
+    return folder
+
+
 def state(folder: Path) -> dict[str, Any]:
     newest = max(folder.glob("step-*"))
     read: dict[str, Any] = torch.load(newest / "state.pt", weights_only=True)
@@ -104,21 +119,33 @@ def differing(a: Any, b: Any, path: str = "") -> list[str]:
     return [] if a == b else [path]
 
 
-@pytest.mark.parametrize("dies_at", [("image", 1), ("video", 0), ("video", 1), ("words", 0), ("words", 1)])
-def test_resumed_equals_uninterrupted(finished: Path, tmp_path: Path, dies_at: tuple[str, int]) -> None:
-    """Weights, their average, the optimiser's moments and the random generator, to the bit."""
-    trainer = Interrupted(TINY, preset("nano"), tmp_path, amp=False)
+def check_resumed(config: TrainConfig, finished: Path, tmp_path: Path, dies_at: tuple[str, int]) -> None:
+    """Compare a run that dies with one that did not."""
+    trainer = Interrupted(config, preset("nano"), tmp_path, amp=False)
     trainer.dies_at = dies_at
     with pytest.raises(Killed):
         trainer.run(quiet())
     with (tmp_path / "log.jsonl").open("a") as file:  # written after the last saved state, and half a line
         file.write(json.dumps({"loss": 7.0, "phase": dies_at[0], "step": trainer.done + 1}) + '\n{"loss"')
     torch.rand(5)
-    Trainer(TINY, preset("nano"), tmp_path, amp=False).run(quiet())
+    Trainer(config, preset("nano"), tmp_path, amp=False).run(quiet())
     assert differing(state(tmp_path), state(finished)) == []
     assert [[row[k] for k in TRACES] for row in log(tmp_path)] == [[row[k] for k in TRACES] for row in log(finished)]
     ours, theirs = (load_file(folder / "weights" / "model.safetensors") for folder in (tmp_path, finished))
     assert differing(ours, theirs) == []
+
+
+@pytest.mark.parametrize("dies_at", [("image", 1), ("video", 0), ("video", 1), ("words", 0), ("words", 1)])
+def test_resumed_equals_uninterrupted(finished: Path, tmp_path: Path, dies_at: tuple[str, int]) -> None:
+    """Weights, their average, the optimiser's moments and the random generator, to the bit."""
+    check_resumed(TINY, finished, tmp_path, dies_at)
+
+
+@pytest.mark.parametrize("dies_at", [("words", 1), ("memory", 0), ("memory", 1)])
+def test_resumed_equals_uninterrupted_to_the_last_phase(
+    remembering: Path, tmp_path: Path, dies_at: tuple[str, int]
+) -> None:
+    check_resumed(TO_THE_END, remembering, tmp_path, dies_at)
 
 
 def test_a_finished_run_does_nothing_more(finished: Path) -> None:

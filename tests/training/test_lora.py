@@ -66,7 +66,7 @@ def test_a_network_without_adapters_is_left_as_it_is() -> None:
     assert all(torch.equal(tensor, state[name]) for name, tensor in merged_state(state, 2.0).items())
 
 
-@pytest.mark.parametrize("settings", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}])
+@pytest.mark.parametrize("settings", [{"rank": 0}, {"alpha": 0.0}, {"alpha": float("nan")}, {"dropout": 1.0}])
 def test_senseless_settings(settings: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="adapters have rank"):
         LoraSettings(**settings)  # type: ignore[arg-type]

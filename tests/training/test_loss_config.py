@@ -20,6 +20,7 @@ from x2sam_ros.training.loss_config import LossConfig
         ({"bce": float("nan")}, "bce is nan"),
         ({"points": -1}, "points is -1"),
         ({"oversample": 0.5}, "oversample is 0.5"),
+        ({"oversample": float("inf")}, "oversample is inf"),
         ({"importance": 1.5}, "importance 1.5"),
     ],
 )

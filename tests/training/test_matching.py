@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.training.loss_config import LossConfig
@@ -186,3 +188,36 @@ def test_of_several_phrases_the_same_ones_are_no_choice() -> None:
     labels = torch.tensor([[0, 1, 1], [0, 1, -1]])
     shared, _ = share_phrases(condition, labels, masks, pictures=1)
     assert shared.embed_mask[:, :-1].tolist() == [[True, True, False, True], [True, False, True, True]]
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many numbers the largest tensor has that is made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if isinstance(made, Tensor) and made._base is None:
+            self.numbers = max(self.numbers, made.numel())
+        return made
+
+
+def test_long_lists_of_absent_phrases_take_no_more_memory_than_the_masks() -> None:
+    """Two prompts with a thousand phrases each, of which three are there."""
+    count = 1000
+    condition = PromptCondition(
+        cond_embeds=torch.randn(2, count + 1, 1),
+        embed_mask=torch.ones(2, count + 1, dtype=torch.bool),
+        token_embeds=torch.randn(2, 3, 1),
+        token_mask=torch.ones(2, 3, dtype=torch.bool),
+        seg_embeds=torch.randn(2, 1, 1),
+    )
+    masks = torch.zeros(1, 2, 4, 16, 16)
+    masks[0, 0, 0, 0] = masks[0, 1, 0, 0] = masks[0, 1, 1, 5] = 1
+    labels = torch.tensor([[7, -1, -1, -1], [900, 3, -1, -1]])
+    with Largest() as largest:
+        shared, _ = share_phrases(condition, labels, masks, pictures=1)
+    assert (~shared.embed_mask).nonzero().tolist() == [[0, count + 900], [1, 7]]
+    assert largest.numbers <= 2 * (2 * count + 1), "a row of phrases for each prompt"
+    nothing, _ = share_phrases(condition, torch.full_like(labels, -1), masks, pictures=1)
+    assert bool(nothing.embed_mask.all())

@@ -15,12 +15,22 @@ import torch
 from rich.console import Console
 
 from tests.training.test_samples import equal
-from tests.unit.truth.layouts import write_chats, write_coco_instances, write_davis, write_youtube_vos
+from tests.unit.model.networks import nano_tokenizer
+from tests.unit.truth.layouts import (
+    moving_boxes,
+    write_bag,
+    write_chats,
+    write_coco_instances,
+    write_davis,
+    write_youtube_vos,
+)
 from x2sam_ros.checkpoint.load import load_model
 from x2sam_ros.errors import ConfigError
+from x2sam_ros.model.config import preset
+from x2sam_ros.training.data.joint import JointSources
 from x2sam_ros.training.held_out import HeldOut
 from x2sam_ros.training.ledger import HELD_OUT
-from x2sam_ros.training.plan import held_out_sources, read_plan, train_plan
+from x2sam_ros.training.plan import check_held_out, held_out_sources, read_plan, train_plan
 
 WHOLE = """
 stage: whole
@@ -111,6 +121,39 @@ def test_what_is_learnt_from_cannot_be_held_out(tmp_path: Path, was: str, become
     plan = read_plan(written(tmp_path, WHOLE.replace(was, becomes)))
     with pytest.raises(ConfigError, match=message):
         train_plan(plan, "nano", tmp_path / "run", Console(), "float32", cpu=True)
+
+
+FOLDER = """
+{stage: finetune, steps: 1, sources: [{path: drives, name: all SOURCE}],
+ held_out: {sources: [{path: drives/b.mcap, name: one PART}]}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "part", "is_shared"),
+    [
+        ("", "", True),
+        (", layout: bag", "", True),
+        (", span: [0.0, 0.5]", ", span: [0.5, 1.0]", False),
+        (", sequences: [0.0, 0.5]", "", False),
+        (", sequences: [0.5, 1.0]", "", True),
+    ],
+)
+def test_a_bag_that_lies_in_a_folder_that_is_learnt_from_cannot_be_held_out(
+    tmp_path: Path, source: str, part: str, is_shared: bool
+) -> None:
+    (tmp_path / "drives").mkdir()
+    for name in "ab":
+        write_bag(tmp_path / f"drives/{name}.mcap", [10, 20, 30, 40], moving_boxes(), info={1: "cup", 2: "box"})
+    text = FOLDER.replace(" SOURCE", source).replace(" PART", part)
+    plan = read_plan(written(tmp_path, text))
+    learnt = JointSources(plan.sources, preset("nano"), nano_tokenizer())
+    scored = [JointSources([one], preset("nano"), nano_tokenizer(), training=False) for one in plan.held_out]
+    if is_shared:
+        with pytest.raises(ConfigError, match=r"one is to be held out, but all has the same recording, .*b\.mcap, and"):
+            check_held_out(learnt, scored)
+    else:
+        check_held_out(learnt, scored)
 
 
 def test_chats_have_no_part_in_the_first_stage(tmp_path: Path) -> None:

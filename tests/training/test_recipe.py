@@ -59,7 +59,9 @@ def test_a_description_is_plain() -> None:
     assert "checkpoint_every" not in described
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 0.0}, {"warmup": 2.0}, {"checkpoint_every": 0}])
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 0.0}, {"warmup": 2.0}, {"checkpoint_every": 0}, {"weight_decay": float("inf")}]
+)
 def test_senseless_values(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):
         Recipe.joint(10, **change)

@@ -49,6 +49,7 @@ def test_what_may_be_nothing() -> None:
         (Recipe(5), [3], r"here is \[3\], expected settings with names"),
         (JointSettings(), {"parts": {"video": "four"}}, "here: parts: video is 'four', expected a whole number"),
         (JointSettings(), {"parts": {"film": 4}}, "here: parts are {'film': 4}"),
+        (JointSettings(), {"balance": float("nan")}, "here: balance is nan, expected at least 0"),
         (JointSettings(), {"workers": -1}, "here: workers is -1, expected at least 0"),
         (JointSettings(), {"clip_share": 2}, "here: clip_share is 2.0, expected a share"),
         (SourceConfig("a"), {"batch": "2"}, "here: batch is '2', expected a whole number"),

@@ -35,6 +35,11 @@ class Problems:
         if len(self.messages) < MAX_KEPT_PROBLEMS:
             self.messages.append(message)
 
+    def lines(self, before: str = "", after: str = " more like these") -> tuple[str, ...]:
+        """Return the messages and, where some were only counted, a last line with their number between these words."""
+        more = self.count - len(self.messages)
+        return (*self.messages, f"{before}{more}{after}") if more else tuple(self.messages)
+
     def add_damage(self, message: str) -> None:
         """Count a part of the recording that is lost."""
         self.add(message)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from x2sam_ros.cli import options
-from x2sam_ros.cli.printing import coloured, plain, target_table
+from x2sam_ros.cli.printing import coloured, target_table
 from x2sam_ros.config import CLIP_LENGTH, EngineConfig, NodeConfig
-from x2sam_ros.errors import BagError, PromptError, X2SamError
+from x2sam_ros.errors import BagError, PromptError, X2SamError, plain
 
 if TYPE_CHECKING:
     from rich.console import Console

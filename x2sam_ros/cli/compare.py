@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from x2sam_ros.errors import plain
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -57,7 +59,7 @@ def print_cells(cells: CellComparison, console: Console) -> None:
     """Print one pair of cells: what they are, the numbers, the sequences."""
     from rich.table import Table
 
-    from x2sam_ros.cli.printing import counted, plain
+    from x2sam_ros.cli.printing import counted
     from x2sam_ros.evaluation.metrics.names import about
 
     console.print(f"A: {plain(_described(cells.a))}")

@@ -12,7 +12,7 @@ import typer
 from x2sam_ros.cli import options
 from x2sam_ros.cli.eval_scenes import NAME as GENERATED
 from x2sam_ros.config import NodeConfig, NodeEngineConfig
-from x2sam_ros.errors import ConfigError
+from x2sam_ros.errors import ConfigError, plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -241,7 +241,6 @@ def _progress(plans: list[CellPlan]) -> Iterator[Watch]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from x2sam_ros.cli.printing import plain
     from x2sam_ros.evaluation.runner import Watch
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[now]}"))

@@ -9,7 +9,7 @@ import typer
 
 from x2sam_ros.cli import options
 from x2sam_ros.cli.compare import print_cells
-from x2sam_ros.errors import ConfigError
+from x2sam_ros.errors import ConfigError, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -113,7 +113,7 @@ def finetune(
 
 def _check_apart(bags: list[Path], tests: list[Path], rehearsed: list[Path]) -> None:
     """Raise ConfigError where something would be both trained on and tested with, or both new and old."""
-    from x2sam_ros.training.finetune import overlap
+    from x2sam_ros.truth.files import overlap
 
     if twice := overlap(tests, bags):
         raise ConfigError(
@@ -164,8 +164,6 @@ def _kept(start: str, rehearsed: list[Path]) -> list[Input]:
 def _print(comparison: Comparison, console: Console, share: float, bags: str, kept: set[str]) -> None:
     """Print the numbers of what was learnt, then of what was to be kept, and all in short."""
     from rich.table import Table
-
-    from x2sam_ros.cli.printing import plain
 
     learnt = [cells for cells in comparison.cells if cells.a.dataset not in kept]
     others = [cells for cells in comparison.cells if cells.a.dataset in kept]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from x2sam_ros.cli import options
-from x2sam_ros.errors import ConfigError
+from x2sam_ros.errors import ConfigError, plain
 
 if TYPE_CHECKING:
     from x2sam_ros.bag.source import FrameSource
@@ -81,7 +81,7 @@ def _export(source: FrameSource, masks: Path, mask_topic: str | None, to: str, o
     from x2sam_ros.bag.source import Problems
     from x2sam_ros.cli.printing import counted, print_problems
     from x2sam_ros.training import label_coco, label_cvat
-    from x2sam_ros.training.labelling import export_images, read_published
+    from x2sam_ros.training.label_export import export_images, read_published
 
     damaged = Problems()
     published = read_published(masks, damaged, mask_topic)
@@ -114,7 +114,7 @@ def _import(source: FrameSource, corrected: Path, pictures: Path | None, out: Pa
     from rich.console import Console
     from rich.progress import Progress
 
-    from x2sam_ros.cli.printing import counted, plain, print_problems
+    from x2sam_ros.cli.printing import counted, print_problems
     from x2sam_ros.training.labelling import settled, write_truth
 
     labelled = settled(_read(corrected, pictures))
@@ -132,6 +132,9 @@ def _import(source: FrameSource, corrected: Path, pictures: Path | None, out: Pa
     if labelled.by_label:
         masks = counted(labelled.by_label, "mask")
         said = f"{masks} without an object_id: taken for the object that has the same label on other images"
+        console.print(said, markup=False, soft_wrap=True)
+    if labelled.empty:
+        said = f"{counted(len(labelled.empty), 'mask')} without a pixel left out, the first on {labelled.empty[0]}"
         console.print(said, markup=False, soft_wrap=True)
     if written.overlapping:
         said = f"objects overlap on {counted(written.overlapping, 'image')}; there the smaller one is on top"

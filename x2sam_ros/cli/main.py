@@ -10,7 +10,7 @@ import typer
 
 import x2sam_ros
 from x2sam_ros import cli
-from x2sam_ros.errors import X2SamError
+from x2sam_ros.errors import X2SamError, plain
 
 EXIT_BAD_INPUT = 2
 """Exit code of every error that the user can mend."""
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
+    sys.stderr.write(f"error: {plain(message)}\n")
     raise SystemExit(EXIT_BAD_INPUT)
 
 

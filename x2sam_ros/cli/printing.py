@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import unicodedata
 from typing import TYPE_CHECKING
+
+from x2sam_ros.errors import plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -21,11 +22,6 @@ PIPED_WIDTH = 160
 """Columns that tables may take where no terminal says how many it has."""
 
 
-def plain(text: str) -> str:
-    """Return text that cannot command a terminal: what is no character to see becomes a replacement character."""
-    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(char)[0] == "C" else char for char in text)
-
-
 def counted(number: int, noun: str) -> str:
     """Return a number of things in words, "1 target" or "2 targets"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
@@ -33,10 +29,8 @@ def counted(number: int, noun: str) -> str:
 
 def print_problems(problems: Problems, console: Console) -> None:
     """Print what was left out, the first ones in words."""
-    for message in problems.messages:
-        console.print(plain(message), markup=False, soft_wrap=True)
-    if more := problems.count - len(problems.messages):
-        console.print(f"{more} more like these", markup=False)
+    for line in problems.lines():
+        console.print(plain(line), markup=False, soft_wrap=True)
 
 
 def coloured(grounding: Grounding, before: str = "") -> Text:

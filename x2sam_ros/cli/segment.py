@@ -11,9 +11,9 @@ import typer
 
 import x2sam_ros
 from x2sam_ros.cli import options
-from x2sam_ros.cli.printing import coloured, counted, plain, target_table
+from x2sam_ros.cli.printing import coloured, counted, target_table
 from x2sam_ros.config import CLIP_LENGTH, EngineConfig, NodeConfig
-from x2sam_ros.errors import BagError, ConfigError
+from x2sam_ros.errors import BagError, ConfigError, plain
 
 if TYPE_CHECKING:
     from x2sam_ros.bag.coco import ResultFolder

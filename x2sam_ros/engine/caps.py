@@ -15,8 +15,8 @@ from x2sam_ros.model.config import SegmentorConfig
 from x2sam_ros.types import Frame, Grounding, GroundingStatus
 
 _FLOAT_BYTES = 4
-_CELL_BYTES = _FLOAT_BYTES + 1 + HISTORY
-"""Bytes of a target for each cell of a mask: its logits, its last mask and its history."""
+_CELL_BYTES = _FLOAT_BYTES + 2 + HISTORY
+"""Bytes of a target for each cell of a mask: its logits, its last mask, what was refused for it, and its history."""
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,6 @@ def mask_boxes(inside: Tensor) -> Tensor:
 
 
 def mask_iou(masks: Tensor, other: Tensor) -> Tensor:
-    """Return the IoU of bool (Q, h, w) with bool (h, w) or (1, h, w), float (Q,); 0 where both are empty."""
+    """Return the IoU of bool (Q, h, w) with one mask, bool (h, w), or as many; float (Q,), 0 where both are empty."""
     shared = (masks & other).flatten(1).sum(1).float()
     return shared / (masks | other).flatten(1).sum(1).clamp_min(1)

@@ -1,8 +1,8 @@
 """The network's passes over a frame, for all its targets as one batch: as they are, or compiled for fixed shapes.
 
 Compiled, a batch is padded: targets to 1, 2, 4, 8, ..., stored frames to ``num_maskmem``, words likewise to powers of
-two. So a handful of shapes serves for ever, and nothing is compiled when targets come and go. Frames on which
-something begins are rare, and run as they are.
+two. So a handful of shapes serves for ever, and nothing is compiled when targets come and go. Looks without memory, as
+on frames on which something begins, are rare, and run as they are.
 """
 
 from __future__ import annotations

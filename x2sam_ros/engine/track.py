@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch.nn.functional as F
@@ -69,6 +69,7 @@ class Target:
         rivalry: how often something else looked like it while it was seen, 0 to 1, newer frames weighing more.
         last_seen_ns: stamp of the newest frame on which it was seen.
         seen_before_ns: what ``last_seen_ns`` was before that frame.
+        refused: bool (h, w), what was lately taken for it and is not; None once it is seen.
     """
 
     target_id: int
@@ -87,16 +88,27 @@ class Target:
     missed_before: int = 0
     last_seen_ns: int = 0
     seen_before_ns: int = 0
+    refused: Tensor | None = None
+
+    @property
+    def masks(self) -> tuple[Tensor, ...]:
+        """Its masks, some of them twice."""
+        masks = (self.logits, self.last_mask, self.refused, *(mask for mask, _ in self.history))
+        return tuple(x for x in masks if x is not None)
 
     @property
     def nbytes(self) -> int:
         """Bytes of its masks, each counted once."""
-        masks = (self.logits, self.last_mask, *(mask for mask, _ in self.history))
-        return sum({id(x): x.numel() * x.element_size() for x in masks if x is not None}.values())
+        return sum({id(x): x.numel() * x.element_size() for x in self.masks}.values())
 
     def threshold(self, config: EngineConfig) -> float:
         """Return the confidence from which it counts as seen."""
         return config.confidence_kept if self.state is TargetState.TRACKED else config.score_threshold
+
+    def would_see(self, choice: Choice, config: EngineConfig, prompted: bool = False) -> bool:
+        """Tell whether what was found on this frame is enough; see ``see``."""
+        confidence = config.score_threshold if prompted else self.threshold(config)
+        return is_seen(choice, config, confidence, prompted, self.state is TargetState.TRACKED)
 
     def see(self, choice: Choice, config: EngineConfig, prompted: bool = False) -> None:
         """Take over what was found on this frame; too unsure or empty counts as a miss.
@@ -106,11 +118,10 @@ class Target:
             config: thresholds.
             prompted: whether it begins here, so that what it was before does not count.
         """
-        confidence = config.score_threshold if prompted else self.threshold(config)
-        if not is_seen(choice, config, confidence, prompted, self.state is TargetState.TRACKED):
+        if not self.would_see(choice, config, prompted):
             self.miss(config, choice.score)
             return
-        self.missed_before = self.missed_frames
+        self.missed_before, self.refused = self.missed_frames, None
         self.logits, self.last_mask, self.score = choice.logits.clone(), choice.logits > 0, choice.score
         if choice.score > config.score_threshold:
             self.history = (*self.history, (self.last_mask, self.score))[-HISTORY:]
@@ -181,6 +192,25 @@ class Member:
     begins: bool = True
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What one frame shows of a group, before its targets are brought there.
+
+    Args:
+        continued: what each target is, by its id; whatever is left out is not seen.
+        new: what belongs to no target so far, the surest first.
+        prompted: whether the prompt was given on this frame.
+    """
+
+    continued: Mapping[int, Choice]
+    new: Sequence[Choice]
+    prompted: bool
+
+    def without(self, target_ids: Sequence[int]) -> Reading:
+        """Return the same with some targets not seen."""
+        return replace(self, continued={i: choice for i, choice in self.continued.items() if i not in target_ids})
+
+
 @dataclass
 class Group:
     """One conversation: a prompt's condition, its memory, and the targets it found.
@@ -230,8 +260,7 @@ class Group:
             yield self.memory.finest.added
         yield from self._tokens
         for target in self.targets.values():
-            masks = (target.logits, target.last_mask, *(mask for mask, _ in target.history))
-            yield from (x for x in masks if x is not None)
+            yield from target.masks
 
     @property
     def _tokens(self) -> Iterator[Tensor]:
@@ -281,8 +310,8 @@ class Group:
         target.class_index = class_index
         target.label = self.labels[class_index] or target.label or f"object {target.target_id}"
 
-    def read(self, found: Candidates, config: EngineConfig, prompted: bool) -> list[Choice]:
-        """Bring one frame to the group's targets.
+    def read(self, found: Candidates, config: EngineConfig, prompted: bool) -> Reading:
+        """Read from one frame what continues the group's targets, and what is new.
 
         A target being refined takes the best of what its new prompt found, wherever it was before.
 
@@ -290,9 +319,6 @@ class Group:
             found: the group's queries.
             config: thresholds.
             prompted: whether the prompt was given on this frame.
-
-        Returns:
-            What belongs to no target so far, the surest first.
 
         Raises:
             PluginError: the task head gave an invalid answer.
@@ -314,22 +340,33 @@ class Group:
             # a person pointed at it: it is there, whatever the class head thinks
             sure = config.score_threshold
             choices = tuple(replace(c, score=max(c.score, sure)) if self._begins(c.class_index) else c for c in choices)
-        continued = {id(followed[c.track]): c for c in reversed(choices) if c.track is not None}
+        continued = {followed[c.track].target_id: c for c in reversed(choices) if c.track is not None}
         new = [choice for choice in choices if choice.track is None]
         if self.members:
             new = [choice for choice in new if prompted and self._begins(choice.class_index)]
         if prompted:
             for target in known:
                 row = next((row for row, choice in enumerate(new) if self._answers(target, choice)), None)
-                if row is not None and id(target) not in continued:
-                    continued[id(target)] = new.pop(row)
-                    self.name(target, continued[id(target)].class_index)
-        for target in known:
-            if id(target) in continued:
-                target.see(continued[id(target)], config, prompted and self._begins(target.class_index))
-            else:
+                if row is not None and target.target_id not in continued:
+                    continued[target.target_id] = new.pop(row)
+        return Reading(continued, new, prompted)
+
+    def take(self, reading: Reading, config: EngineConfig) -> list[Choice]:
+        """Bring the group's targets to the frame that was read.
+
+        Returns:
+            What belongs to no target so far, the surest first.
+        """
+        prompted = reading.prompted
+        for target in self.targets.values():
+            choice = reading.continued.get(target.target_id)
+            if choice is None:
                 target.miss(config)
-        return [choice for choice in new if is_seen(choice, config, config.score_threshold, prompted)]
+                continue
+            if choice.track is None:
+                self.name(target, choice.class_index)
+            target.see(choice, config, prompted and self._begins(target.class_index))
+        return [choice for choice in reading.new if is_seen(choice, config, config.score_threshold, prompted)]
 
     def _begins(self, class_index: int) -> bool:
         """Tell whether a label is asked for on the conversation's first frame, rather than continued there."""

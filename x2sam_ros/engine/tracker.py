@@ -6,8 +6,8 @@ Knows neither prompts that wait nor ids: a ``Session`` does. The language lane c
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
 
@@ -21,10 +21,10 @@ from x2sam_ros.engine.masks import Placement
 from x2sam_ros.engine.memory_policy import MemoryRecord
 from x2sam_ros.engine.observation import observe
 from x2sam_ros.engine.preprocess import at_side
-from x2sam_ros.engine.search import find_again
+from x2sam_ros.engine.search import astray, find_again
 from x2sam_ros.engine.select import Candidates
 from x2sam_ros.engine.stepper import Stepper
-from x2sam_ros.engine.track import Group, Target
+from x2sam_ros.engine.track import Group, Reading, Target
 from x2sam_ros.model.condition import PromptCondition
 from x2sam_ros.model.encoder import ImageFeatures
 from x2sam_ros.model.pixel_decoder import PixelFeatures
@@ -170,15 +170,12 @@ class Tracker:
             ModelError: the network answered with NaN.
         """
         with self.watch.timed("search"):
-            pixels = seen.pixels(first=True)
-            condition = PromptCondition.merge([group.condition for group in groups])
-            output = self._stepper.step(pixels, condition)
-            found = [self._candidates(seen.frame, group, output, row) for row, group in enumerate(groups)]
+            output, found = self._without_memory(seen, groups)
             again = [find_again(group, found[row], others, self._config) for row, group in enumerate(groups)]
             rows = [row for row, targets in enumerate(again) if targets]
             if not rows:
                 return
-            entry = self._stepper.write(pixels, _rows(output, rows))
+            entry = self._stepper.write(seen.pixels(first=True), _rows(output, rows))
             for position, row in enumerate(rows):
                 only = replace(groups[row], targets={target.target_id: target for target in again[row]})
                 record = observe(only, found[row], seen.frame, prompted=False)
@@ -202,45 +199,66 @@ class Tracker:
             output = self._stepper.step(pixels, condition, memory, finest)
         with self.watch.timed("select"):
             found = [self._candidates(seen.frame, group, output, row) for row, group in enumerate(groups)]
-            for group, candidates in zip(groups, found):
-                self._read(group, candidates, prompted, admit)
+            readings = [group.read(candidates, self._config, prompted) for group, candidates in zip(groups, found)]
+            lost = astray(
+                groups, readings, self._config, lambda rows: self._read_alone(seen, [groups[row] for row in rows])
+            )
+            for row, (group, reading) in enumerate(zip(groups, readings)):
+                self._take(group, reading.without(lost.get(row, ())), admit)
         with self.watch.timed("remember"):
-            records = [observe(group, candidates, seen.frame, prompted) for group, candidates in zip(groups, found)]
+            observed = [observe(group, candidates, seen.frame, prompted) for group, candidates in zip(groups, found)]
+            # what led to another object, and shows nothing else, would lead there again
+            records = {row: record for row, record in enumerate(observed) if record.seen or row not in lost}
             self._remember(groups, records, pixels, output)
+
+    def _without_memory(self, seen: Seen, groups: Sequence[Group]) -> tuple[StepOutput, list[Candidates]]:
+        """Segment a frame for groups as if their prompts were given on it."""
+        condition = PromptCondition.merge([group.condition for group in groups])
+        output = self._stepper.step(seen.pixels(first=True), condition)
+        return output, [self._candidates(seen.frame, group, output, row) for row, group in enumerate(groups)]
+
+    def _read_alone(self, seen: Seen, groups: Sequence[Group]) -> list[Reading]:
+        """Read a frame as if the groups had no memory; of their targets nothing, where there is no room to look."""
+        found: list[Candidates] = []
+        with suppress(torch.OutOfMemoryError):
+            _, found = self._without_memory(seen, groups)
+        if not found:
+            return [Reading({}, (), prompted=False)] * len(groups)
+        return [group.read(candidates, self._config, prompted=False) for group, candidates in zip(groups, found)]
 
     def _candidates(self, frame: Frame, group: Group, output: StepOutput, row: int) -> Candidates:
         place = self.place(frame)
         read = place.exact_candidates if self._config.official_quirks else place.candidates
         return read(output, row, len(group.labels))
 
-    def _read(self, group: Group, found: Candidates, prompted: bool, admit: Admit) -> None:
-        """Bring what a group's queries show to its targets; new ones are added while they are admitted."""
-        for choice in group.read(found, self._config, prompted):
+    def _take(self, group: Group, reading: Reading, admit: Admit) -> None:
+        """Bring a group's targets to what was read; new ones are added while they are admitted."""
+        for choice in group.take(reading, self._config):
             target_id = admit(group)
             if target_id is None:
                 break
             target = Target(target_id, "")
             group.name(target, choice.class_index)
-            target.see(choice, self._config, prompted)
+            target.see(choice, self._config, reading.prompted)
             group.targets[target_id] = target
         group.vain_frames = 0 if group.targets else group.vain_frames + 1
 
     def _remember(
-        self, groups: Sequence[Group], records: Sequence[MemoryRecord], pixels: PixelFeatures, output: StepOutput
+        self, groups: Sequence[Group], records: Mapping[int, MemoryRecord], pixels: PixelFeatures, output: StepOutput
     ) -> None:
         """Store the frame in the memory of every group that is due, and that found something or still looks."""
-        due = [
-            row
-            for row, (group, record) in enumerate(zip(groups, records))
-            if group.is_alive(self._config) and group.memory.is_due(record.frame_index, record.stamp_ns)
-        ]
+        due = {
+            row: record
+            for row, record in records.items()
+            if groups[row].is_alive(self._config) and groups[row].memory.is_due(record.frame_index, record.stamp_ns)
+        }
         if not due:
             return
         if len(due) < len(groups):
-            output = _rows(output, due)
+            output = _rows(output, list(due))
         entry = self._stepper.write(pixels, output)
-        for position, row in enumerate(due):
-            groups[row].memory.store(records[row], entry_row(entry, position))
+        for position, (row, record) in enumerate(due.items()):
+            groups[row].memory.store(record, entry_row(entry, position))
 
 
 def _rows(output: StepOutput, rows: Sequence[int]) -> StepOutput:

@@ -213,8 +213,7 @@ def answered(frame: Frame, masks: tuple[PredictedMask, ...], latency_ms: float) 
 
 def told_problems(problems: Problems) -> tuple[str, ...]:
     """Return problems in words; those that were only counted are one of them."""
-    left = problems.count - len(problems.messages)
-    return (*problems.messages, *([f"and {left} more"] if left else ()))
+    return problems.lines("and ", " more")
 
 
 def _submit(session: Session, prompts: Iterable[PlannedPrompt], log: AnswerLog, clip: Listed[Frame] = ()) -> None:

@@ -159,7 +159,7 @@ class CellPlan:
         dataset: ground truth; sequences that are not in it are not run.
         opener: opens the method.
         seed: of prompts that are drawn.
-        official_quirks: score as the published evaluation does, mistakes included.
+        official_quirks: name classes and score as the published evaluation does, mistakes included.
         truth_paths, truth_layout, truth_options: how the dataset was opened.
     """
 
@@ -189,8 +189,10 @@ class CellPlan:
             X2SamError: it has no images, or no prompt can be made.
         """
         sequence.frames()  # where it has none, that is what is wrong
-        dataset = self.dataset
-        return make_prompts(sequence, dataset.kind, self.cell.prompt, dataset.categories, seed=self.seed)
+        kind, categories = self.dataset.kind, self.dataset.categories
+        return make_prompts(
+            sequence, kind, self.cell.prompt, categories, seed=self.seed, official_quirks=self.official_quirks
+        )
 
     def truth(self) -> dict[str, Any]:
         """Return how the dataset is opened again, as JSON can hold it."""

@@ -13,6 +13,7 @@ from x2sam_ros.errors import ConfigError, PromptError, TruthError
 from x2sam_ros.evaluation.predictions import GivenPrompt
 from x2sam_ros.truth.dataset import Category, Expression, Kind, Sequence
 from x2sam_ros.truth.shown_regions import REGION_KINDS, deepest_point, draw_region
+from x2sam_ros.truth.spoken import spoken
 from x2sam_ros.truth.visual import VisualSequence
 from x2sam_ros.types import (
     MAX_CLASSES,
@@ -50,7 +51,13 @@ class PlannedPrompt:
 
 
 def make_prompts(
-    sequence: Sequence, kind: Kind, prompt: str, categories: Listed[Category], *, seed: int = 0
+    sequence: Sequence,
+    kind: Kind,
+    prompt: str,
+    categories: Listed[Category],
+    *,
+    seed: int = 0,
+    official_quirks: bool = False,
 ) -> tuple[PlannedPrompt, ...]:
     """Make the prompts of a sequence, the same for the same seed on every machine.
 
@@ -61,8 +68,9 @@ def make_prompts(
 
     Everything else is asked on the first frame: each expression by itself (task grefseg where it means several objects
     or none, reaseg where it is a question, else refseg); all classes in one list, cut into several of at most
-    ``MAX_CLASSES`` names unless the dataset is panoptic; one description. Classes of semantic datasets are stuff, one
-    target each. Regions of V-VGD are given together, on the frame they were drawn on.
+    ``MAX_CLASSES`` names unless the dataset is panoptic; one description. Classes are named as they are learnt
+    (``spoken``). Those of semantic datasets are stuff, one target each. Regions of V-VGD are given together, on the
+    frame they were drawn on.
 
     Args:
         sequence: what to ask about; for ``Kind.VISUAL`` one that truth/visual.py read.
@@ -70,6 +78,7 @@ def make_prompts(
         prompt: one of ``PROMPTS[kind]``.
         categories: of its dataset.
         seed: of everything that is drawn at random.
+        official_quirks: name classes of lists as the published evaluation does.
 
     Raises:
         ConfigError: the kind cannot be asked in that way.
@@ -88,7 +97,7 @@ def make_prompts(
             ids = tuple(thing.object_id for thing in sequence.objects)
             planned = [PlannedPrompt(GivenPrompt("caption", prompt, 0, ids), CaptionPrompt("caption"))]
         else:
-            planned = _class_lists(sequence, kind, categories)
+            planned = _class_lists(sequence, kind, categories, spoken(categories, official_quirks))
     except PromptError as error:
         raise TruthError(f"{sequence.name} cannot be asked about by {prompt}: {error}") from error
     if not planned:
@@ -131,7 +140,7 @@ def own_words(sequence: Sequence, categories: Listed[Category]) -> dict[int, str
     Raises:
         TruthError: the objects had to be looked for, and an annotation is damaged.
     """
-    names = {category.category_id: category.name for category in categories}
+    names = spoken(categories)
     own = [thing for thing in sequence.objects if thing.category_id in names and not thing.is_crowd]
     called = {thing.object_id: names[thing.category_id] for thing in own if thing.category_id is not None}
     count = Counter(called.values())
@@ -162,7 +171,9 @@ def _expression(expression: Expression) -> PlannedPrompt:
     return PlannedPrompt(given, made)
 
 
-def _class_lists(sequence: Sequence, kind: Kind, categories: Listed[Category]) -> list[PlannedPrompt]:
+def _class_lists(
+    sequence: Sequence, kind: Kind, categories: Listed[Category], names: Mapping[int, str]
+) -> list[PlannedPrompt]:
     if kind is Kind.PANOPTIC and len(categories) > MAX_CLASSES:
         raise TruthError(
             f"{sequence.name}: {len(categories)} classes cannot share a picture: one list holds {MAX_CLASSES}; "
@@ -175,8 +186,8 @@ def _class_lists(sequence: Sequence, kind: Kind, categories: Listed[Category]) -
         prompt_id = "classes" if count == 1 else f"classes-{number + 1}"
         made = ClassListPrompt(
             prompt_id,
-            classes=tuple(category.name for category in chosen),
-            stuff=tuple(category.name for category in chosen if category.is_stuff or kind is Kind.SEMANTIC),
+            classes=tuple(names[one.category_id] for one in chosen),
+            stuff=tuple(names[one.category_id] for one in chosen if one.is_stuff or kind is Kind.SEMANTIC),
         )
         numbers = {category.category_id for category in chosen}
         ids = tuple(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -130,7 +131,7 @@ class SceneSource:
     parts: int = 1
 
     def __post_init__(self) -> None:
-        if self.share <= 0 or self.parts < 1:
+        if not 0 < self.share < math.inf or self.parts < 1:
             raise ConfigError(f"source {self.phase} has share {self.share} and parts {self.parts}, expected above 0")
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +35,7 @@ from x2sam_ros.training.rehearsal import (
 )
 from x2sam_ros.truth.chat import is_chat
 from x2sam_ros.truth.dataset import Sequence, TrueFrame
+from x2sam_ros.truth.files import overlap
 from x2sam_ros.truth.open import open_dataset
 from x2sam_ros.truth.part import held_out_part, places_within
 from x2sam_ros.types import Task
@@ -168,10 +168,8 @@ def _check_shows(sequence: Sequence, places: Listed[int], problems: Problems) ->
     if source.num_images is None:
         problems.add(f"{sequence.name} is damaged and ends early; what can be read of it is learnt from")
     found = any(truth.object_ids for truth in _truths(sequence, source, places, own))
-    for message in own.messages:
-        problems.add(f"{sequence.name}: {message}")
-    if more := own.count - len(own.messages):
-        problems.add(f"{sequence.name}: {more} more like these")
+    for line in own.lines():
+        problems.add(f"{sequence.name}: {line}")
     if not found:
         reason = f", and {own.count} cannot be used: {own.messages[0]}" if own.messages else ""
         raise TruthError(
@@ -189,15 +187,6 @@ def _truths(sequence: Sequence, source: FrameSource, places: Listed[int], proble
             continue
         if truth is not None:
             yield truth
-
-
-def overlap(paths: Iterable[Path], others: Iterable[Path]) -> tuple[Path, Path] | None:
-    """Return the first path and other path of which one is, or lies in, the other; None where there are none."""
-    for path, other in product(paths, others):
-        here, there = path.resolve(), other.resolve()
-        if here == there or here in there.parents or there in here.parents:
-            return path, other
-    return None
 
 
 def finetune_recipe(model: X2SAM, config: FinetuneConfig) -> Recipe:

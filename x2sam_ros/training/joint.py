@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import DistributedType, gather_object, set_seed
+from accelerate.utils import RNG_STATE_NAME, DistributedType, gather_object, load, set_seed
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from x2sam_ros.bag.source import Problems
 from x2sam_ros.checkpoint.load import save_checkpoint
-from x2sam_ros.errors import ConfigError, TrainingError, X2SamError
+from x2sam_ros.errors import ConfigError, TrainingError, X2SamError, plain, told
 from x2sam_ros.model.config import to_dict
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.activations import attention_for, checkpoint_activations
@@ -30,7 +31,7 @@ from x2sam_ros.training.feed import SourceBatch, Sources
 from x2sam_ros.training.held_out import HeldOut
 from x2sam_ros.training.ledger import HELD_OUT, Ledger
 from x2sam_ros.training.lora import adapt, merged_state
-from x2sam_ros.training.moment import Moment, batch_norms
+from x2sam_ros.training.moment import Moment, batch_norms, generators
 from x2sam_ros.training.recipe import Recipe
 from x2sam_ros.training.run_folder import RunFolder
 
@@ -56,7 +57,7 @@ class JointTrainer:
 
     Raises:
         ConfigError: nothing learns, the types of what rests do not go with the recipe or the device, or the folder
-            holds a run of another configuration.
+            holds a run of another configuration or of an older version.
         CheckpointError: the state in the folder cannot be read.
     """
 
@@ -110,9 +111,9 @@ class JointTrainer:
         set_seed(recipe.seed, device_specific=True)
         if self.folder.states:
             self._resume(self.folder.states[-1])
-        if self.accelerator.is_main_process:
-            self.folder.cut_log(self.step)
-        self.accelerator.wait_for_everyone()
+        with self._together():
+            if self.accelerator.is_main_process:
+                self.folder.cut_log(self.step)
 
     def run(self, console: Console) -> Ledger:
         """Train to the last step, then write the weights to ``weights`` in the folder.
@@ -125,26 +126,27 @@ class JointTrainer:
 
         Raises:
             TrainingError: a loss is no number, or the sources end too early; the state before is saved.
-            TruthError: samples cannot be read; the state before is saved.
+            TruthError: samples cannot be read; the state before is saved, but where they are held out, before a step.
             CheckpointError: a state cannot be written; the one before is still there.
         """
         main = self.accelerator.is_main_process
         purge = {"tensorboard": {"purge_step": self.step + 1}}
         self.accelerator.init_trackers("tensorboard", init_kwargs=purge)
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        batches, told = iter(self.sources), set[str]()
+        name = TextColumn("{task.description}", markup=False)
+        columns = name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        batches, left_out = iter(self.sources), Problems()
+        with self._together():
+            _tell(self.held_out.problems if self.held_out else (), left_out, console)
         with Progress(*columns, console=console, disable=not main) as progress:
             task = progress.add_task("training", total=self.recipe.steps, completed=self.step)
             while self.step < self.recipe.steps:
                 row, problems = self._one_step(batches)
                 if self.step % self.recipe.score_every == 0 or self.step == self.recipe.steps:
                     row |= self._scores()
-                for problem in problems:
-                    if problem not in told:  # a damaged sample is drawn again and again
-                        told.add(problem)
-                        progress.console.print(problem, markup=False)
+                _tell(problems, left_out, progress.console)
                 self._log(row)
-                progress.update(task, completed=self.step, description=f"{row['source']} {row['loss']:.3f}")
+                shown = f"{plain(row['source'])} {row['loss']:.3f}"
+                progress.update(task, completed=self.step, description=shown)
                 if self.step % self.recipe.checkpoint_every == 0 or self.step == self.recipe.steps:
                     self.save()
         self.export(self.folder.weights)
@@ -152,6 +154,8 @@ class JointTrainer:
             self.folder.plot()
         with self.folder.writing("end the log"):
             self.accelerator.end_training()
+        for line in left_out.lines()[len(left_out.messages) :]:  # how many were only counted
+            console.print(line)
         if main:
             console.print(self.ledger.table())
         return self.ledger
@@ -162,13 +166,12 @@ class JointTrainer:
 
     def export(self, folder: Path) -> None:
         """Write the network, its averaged weights if there are, as a checkpoint folder, adapters worked in."""
-        with self.average.in_place(), self.folder.writing(f"write {folder}"):
+        with self._together(), self.average.in_place(), self.folder.writing(f"write {folder}"):
             state = self.accelerator.get_state_dict(self.module)
             if self.accelerator.is_main_process:
                 own = {name.removeprefix(_MODEL): x for name, x in state.items() if name.startswith(_MODEL)}
                 scale = self.recipe.lora.scale if self.recipe.lora else 0.0
                 save_checkpoint(self.model.config, merged_state(own, scale), self.model.tokenizer, folder)
-        self.accelerator.wait_for_everyone()
 
     def _one_step(self, batches: Iterator[SourceBatch]) -> tuple[dict[str, Any], list[str]]:
         """Take one step of the optimiser; return its row of the log and what is to be said about its batches."""
@@ -211,8 +214,7 @@ class JointTrainer:
     def _window(self, batches: Iterator[SourceBatch], moment: Moment, position: Any) -> list[SourceBatch]:
         """Return the batches of one step; where a process has none, save the state before it and stop all."""
         given: list[SourceBatch] = []
-        failure: X2SamError | None = None
-        try:
+        with self._together(lambda: self._step_back(moment, position)):
             while not given or len(given) < self.sources.parts_of(given[0].source):
                 item = next(batches, None)
                 if item is None:
@@ -227,14 +229,28 @@ class JointTrainer:
                         f"number {len(given) + 1} is of {item.source}; the sampler must keep them together"
                     )
                 given.append(item)
+        return given
+
+    @contextmanager
+    def _together(self, first: Callable[[], object] | None = None) -> Iterator[None]:
+        """Have what stops one process meanwhile stop all of them; ``first`` is called by all before they stop.
+
+        What all processes do together must come first meanwhile, or fail in all.
+
+        Raises:
+            X2SamError: what stopped this process, or else what stopped another one.
+        """
+        failure: X2SamError | None = None
+        try:
+            yield
         except X2SamError as error:
             failure = error
         if not self._all_well(failure is None):
             said = "; ".join(filter(None, gather_object(["" if failure is None else str(failure)])))
-            with self.folder.after(said):
-                self._step_back(moment, position)
+            if first is not None:
+                with self.folder.after(said):
+                    first()
             raise failure or TrainingError(f"another process stopped: {said}")
-        return given
 
     def _all_well(self, here: bool) -> bool:
         """Return whether all is well in all processes, once all have said whether it is."""
@@ -312,9 +328,13 @@ class JointTrainer:
                 del state[name]
 
     def _resume(self, state: Path) -> None:
-        with self.folder.resuming(state):
+        with self._together(), self.folder.resuming(state):
             progress = json.loads((state / _PROGRESS).read_text(encoding="utf-8"))
+            drawn = _random_states(state / f"{RNG_STATE_NAME}_{self.accelerator.process_index}.pkl")
+        with self._together(), self.folder.resuming(state):
             self.accelerator.load_state(str(state), strict=False)  # what rests is not in it
+            if not all(map(torch.equal, generators(), drawn)):
+                raise ValueError(f"the random states of process {self.accelerator.process_index} were not restored")
             self.average.load(self._average_in(state))
             self.step = int(progress["step"])
             self.sources.restore(progress["sources"])
@@ -364,6 +384,29 @@ def _check_types(types: list[str], bf16: bool, device: torch.device) -> None:
             f"the weights that rest are {' and '.join(types)}, but with bf16: false all is multiplied in float32; load "
             "them with dtype float32, or set bf16: true"
         )
+
+
+def _random_states(file: Path) -> list[Tensor]:
+    """Return the states of torch's random generators in a file; accelerate goes on without those that it cannot read.
+
+    Raises:
+        ValueError: they cannot be read.
+    """
+    try:
+        found = load(file)
+        return [found["torch_manual_seed"], *found.get("torch_cuda_manual_seed", ())]
+    except Exception as error:  # many kinds, for a damaged file
+        raise ValueError(f"{file.name} cannot be read ({told(error)})") from error
+
+
+def _tell(problems: Iterable[str], left_out: Problems, console: Console) -> None:
+    """Print problems, each once, for a damaged sample is drawn again and again; after the first ones count them."""
+    for problem in problems:
+        if problem not in left_out.messages:
+            kept = len(left_out.messages)
+            left_out.add(problem)
+            if len(left_out.messages) > kept:
+                console.print(plain(problem), markup=False)
 
 
 def _frames(item: SourceBatch) -> int:

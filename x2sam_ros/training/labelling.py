@@ -1,4 +1,4 @@
-"""Masks that were published, to be corrected by a person, and what was corrected as a bag with ground truth."""
+"""Masks that a person corrected: what is marked on images, whose each mask is, and a bag with ground truth of it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from x2sam_ros.bag.coco import write_image
-from x2sam_ros.bag.interfaces import message_types
 from x2sam_ros.bag.mcap_file import McapFile, image_fields
-from x2sam_ros.bag.messages import MASK_ARRAY_TYPE, header_fields, read_tracked_mask_array
-from x2sam_ros.bag.source import FrameSource, Problems
-from x2sam_ros.bag.storage import COMPRESSED_TYPE, IMAGE_TYPE, Storage, Topic, open_storage
-from x2sam_ros.errors import TruthError, told
+from x2sam_ros.bag.messages import header_fields
+from x2sam_ros.bag.source import FrameSource
+from x2sam_ros.bag.storage import COMPRESSED_TYPE, IMAGE_TYPE
+from x2sam_ros.errors import TruthError
 from x2sam_ros.rle import Counts, decode_rle, encode_rle
 from x2sam_ros.truth.bags import LABEL_INFO_TYPE
 from x2sam_ros.types import MAX_IMAGE_PIXELS, BoolArray, Frame, Uint8Array
@@ -32,9 +30,6 @@ LABEL_TOPIC, INFO_TOPIC = "/ground_truth/label_image", "/ground_truth/label_info
 
 IMAGES_FOLDER = "images"
 """Folder of the pictures that masks are corrected on, beside the file with the masks."""
-
-UNNAMED = "object"
-"""What a target is called that was pointed at and has no name."""
 
 MAX_OBJECT_ID = 65535
 """Highest value that a pixel of a label image can have."""
@@ -50,6 +45,7 @@ _DIGEST_CHARS = 8
 _SHORTENED = re.compile(rf"(?s).{{{MAX_LABEL_CHARS - _DIGEST_CHARS - len(_CUT)}}}{_CUT}[0-9a-f]{{{_DIGEST_CHARS}}}")
 
 _NAME = re.compile(r"(?:.*[/\\])?(?:\d+)_(-?\d+)\.\w+")
+_TWIN = "image {} left out: an earlier one, which is annotated, has its stamp, {} ns, and shows something else"
 _PNG_LEVEL = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
@@ -105,106 +101,24 @@ def image_name(number: int, stamp_ns: int) -> str:
     return f"{number:06d}_{stamp_ns}.jpg"
 
 
-def read_published(path: Path, problems: Problems, mask_topic: str | None = None) -> dict[int, MarkedImage]:
-    """Read the masks that a node or a replay published, by the stamps of their images.
-
-    Targets without a mask on an image are not marked there. An object has the name that it had last.
-
-    Args:
-        path: bag with TrackedMaskArray messages.
-        problems: counts messages that are damaged, which are left out.
-        mask_topic: which of them; None takes the only topic that has any.
-
-    Raises:
-        BagError: no bag, or damaged from its start.
-        TruthError: no such topic, several, not one message that can be read, or one that has the stamp of another.
-    """
-    if not path.exists():
-        raise TruthError(f"{path} does not exist; give the bag that holds the masks that were published")
-    storage = open_storage(path)
-    topic = _mask_topic(storage, path, mask_topic)
-    found: dict[int, MarkedImage] = {}
-    names: dict[int, str] = {}
-    for number, data in enumerate(storage.messages(topic, problems)):
-        try:
-            result = read_tracked_mask_array(message_types().deserialize_cdr(data, topic.msgtype))
-        except Exception as error:  # generated code over damaged bytes fails in any way
-            problems.add(f"{path}: message {number} of {topic.name} left out: it is damaged ({told(error)})")
-            continue
-        if result.stamp_ns in found:
-            raise TruthError(
-                f"{path}: message {number} of {topic.name} has the stamp of an earlier one, {result.stamp_ns} ns, so "
-                "that nobody can tell which image it belongs to; give a recording of one pass over one camera"
-            )
-        names |= {int(i): label or UNNAMED for i, label in zip(result.target_ids, result.labels)}
-        seen = [row for row in range(len(result.masks)) if result.masks[row].any()]
-        marks = [Mark(result.labels[row], encode_rle(result.masks[row]), int(result.target_ids[row])) for row in seen]
-        found[result.stamp_ns] = MarkedImage("", result.image_size, tuple(marks))
-    if not found:
-        reason = problems.messages[0] if problems.messages else "it has no message"
-        raise TruthError(f"{path}: no masks on {topic.name}: {reason}; give another recording of them")
-    return {
-        stamp: replace(image, marks=tuple(replace(mark, label=names[mark.object_id]) for mark in image.marks))
-        for stamp, image in found.items()
-    }
-
-
-def _mask_topic(storage: Storage, path: Path, wanted: str | None) -> Topic:
-    topics = [topic for topic in storage.topics if topic.msgtype == MASK_ARRAY_TYPE and topic.num_messages != 0]
-    if not topics:
-        raise TruthError(
-            f"{path} has no masks: no topic of type {MASK_ARRAY_TYPE}; give the bag that a replay wrote, or a "
-            "recording of the node's ~/masks"
-        )
-    chosen = [topic for topic in topics if wanted is None or topic.name.lstrip("/") == wanted.lstrip("/")]
-    if len(chosen) != 1:
-        listed = ", ".join(sorted(topic.name for topic in topics))
-        asked = "which topic has the masks?" if wanted is None else f"there are no masks on {wanted!r:.80};"
-        raise TruthError(f"{path}: {asked} choose one of those that have any: {listed}")
-    return chosen[0]
-
-
-def export_images(source: FrameSource, published: dict[int, MarkedImage], folder: Path) -> list[MarkedImage]:
-    """Write the pictures of a recording that have published masks, and return them with their masks.
-
-    Args:
-        source: the recording; its stride says how many pictures a person gets to correct.
-        published: what was published about it, by stamp.
-        folder: gets the pictures in ``IMAGES_FOLDER``.
-
-    Raises:
-        BagError: not one image could be read.
-        TruthError: no image has masks, two have the same stamp, or masks have another size than their image.
-    """
-    (folder / IMAGES_FOLDER).mkdir(parents=True, exist_ok=True)
-    images: list[MarkedImage] = []
-    done: set[int] = set()
-    first = None
-    for frame in source:
-        first = frame.stamp_ns if first is None else first
-        image = published.get(frame.stamp_ns)
-        if image is None:
-            continue
-        _check_size(image.size, frame, source.name)
-        if frame.stamp_ns in done:
-            raise TruthError(f"{source.name}: two images have the stamp {frame.stamp_ns} ns; record them with stamps")
-        done.add(frame.stamp_ns)
-        images.append(replace(image, name=image_name(len(images), frame.stamp_ns)))
-        write_image(folder / IMAGES_FOLDER / images[-1].name, frame.image)
-    if not images:
-        raise TruthError(
-            f"{source.name}: none of its images has masks; the first stamps are {first} and "
-            f"{next(iter(published), None)} ns; give the masks that were published about this recording"
-        )
-    return images
-
-
-def _check_size(size: tuple[int, int], frame: Frame, where: str) -> None:
+def check_size(size: tuple[int, int], frame: Frame, where: str) -> None:
+    """Raise TruthError where masks of a ``size`` (height, width) cannot be of an image."""
     if size != frame.size:
         raise TruthError(
             f"{where}: image {frame.frame_index} is {frame.size[1]}x{frame.size[0]}, its masks {size[1]}x{size[0]}; "
             "give masks and images of one camera in one size"
         )
+
+
+def is_another_picture(frame: Frame, seen: dict[int, bytes]) -> bool:
+    """Tell whether an earlier image had the stamp of this one and showed something else.
+
+    Args:
+        frame: an image.
+        seen: digests of the first picture of each stamp; this one's is noted.
+    """
+    digest = hashlib.sha256(frame.image.tobytes()).digest()
+    return seen.setdefault(frame.stamp_ns, digest) != digest
 
 
 def short_label(label: str) -> str:
@@ -242,14 +156,16 @@ def _with_whole_labels(images: Iterable[MarkedImage]) -> tuple[MarkedImage, ...]
 
 
 class Labelled(NamedTuple):
-    """Images whose marks all have a number, the name of each object, and the marks whose label alone said the object.
+    """Images whose marks all have a number, and the name of each object.
 
-    The last counts those without a number or track whose label an object of other marks has.
+    ``by_label`` counts the marks whose label alone said the object: those without a number or track whose label an
+    object of other marks has. ``empty`` has the name of the image for each mark without a pixel, which is left out.
     """
 
     images: tuple[MarkedImage, ...]
     names: dict[int, str]
     by_label: int
+    empty: tuple[str, ...]
 
 
 _Key = int | tuple[str, str]
@@ -261,13 +177,15 @@ def settled(images: Iterable[MarkedImage]) -> Labelled:
 
     Marks with a number keep it. Of the others those of one track are one object. What has neither, as a mask that was
     drawn anew, is of the object that has its label, on an image where nothing else has it. Several marks of one object
-    on one image are one mark.
+    on one image are one mark. A mark without a pixel, as of a mask that was wiped out, is none.
 
     Raises:
         TruthError: nothing tells which object a mark is of, an object of two names, a number that no pixel can have, or
             a shortened label whose text is lost.
     """
-    images = _with_whole_labels(images)
+    listed = tuple(images)
+    empty = tuple(image.name for image in listed for mark in image.marks if not _has_pixel(mark))
+    images = _with_whole_labels(replace(image, marks=tuple(filter(_has_pixel, image.marks))) for image in listed)
     free = _free_numbers(images)
     owners = _owners(images)
     new: dict[_Key, int] = {}
@@ -291,10 +209,13 @@ def settled(images: Iterable[MarkedImage]) -> Labelled:
                 )
             mask = decode_rle(mark.runs, *image.size)
             joined[number] = joined[number] | mask if number in joined else mask
-        kept = {number: mask for number, mask in joined.items() if mask.any()}
-        marks = tuple(Mark(names[number], encode_rle(mask), number) for number, mask in sorted(kept.items()))
+        marks = tuple(Mark(names[number], encode_rle(mask), number) for number, mask in sorted(joined.items()))
         found.append(replace(image, marks=marks))
-    return Labelled(tuple(found), dict(sorted(names.items())), by_label)
+    return Labelled(tuple(found), dict(sorted(names.items())), by_label, empty)
+
+
+def _has_pixel(mark: Mark) -> bool:
+    return len(mark.runs) > 1
 
 
 def _free_numbers(images: Sequence[MarkedImage]) -> Iterator[int]:
@@ -357,7 +278,9 @@ def write_truth(
     """Write a recording with its corrected masks as a bag that training and evaluation read.
 
     ``CAMERA_TOPIC`` has every image, without loss; ``LABEL_TOPIC`` a label image of the same stamp for each one that is
-    annotated; ``INFO_TOPIC`` what the values are called. Where objects overlap the smaller one is on top.
+    annotated; ``INFO_TOPIC`` what the values are called. Where objects overlap the smaller one is on top. An image with
+    the stamp of an annotated one that shows something else would get its labels; it is a problem of the source, and
+    left out.
 
     Args:
         labelled: what was corrected.
@@ -371,11 +294,15 @@ def write_truth(
     """
     if not labelled.names:
         raise TruthError(f"no mask is marked, and {len(labelled.images)} images are listed; correct at least one mask")
-    waiting = _by_stamp(labelled.images)
+    waiting, seen = _by_stamp(labelled.images), dict[int, bytes]()
+    annotated = frozenset(waiting)
     topics = {CAMERA_TOPIC: COMPRESSED_TYPE, LABEL_TOPIC: IMAGE_TYPE, INFO_TOPIC: LABEL_INFO_TYPE}
     count = overlapping = 0
     with McapFile(out, topics) as bag, _all_or_nothing(out):
         for frame in source:
+            if frame.stamp_ns in annotated and is_another_picture(frame, seen):
+                source.problems.add(_TWIN.format(frame.frame_index, frame.stamp_ns))
+                continue
             header = header_fields(frame.stamp_ns, frame.frame_id)
             if count == 0:
                 values = np.array(list(labelled.names), np.uint32)
@@ -385,7 +312,7 @@ def write_truth(
             bag.add(CAMERA_TOPIC, frame.stamp_ns, picture)
             image = waiting.pop(frame.stamp_ns, None)
             if image is not None:
-                _check_size(image.size, frame, source.name)
+                check_size(image.size, frame, source.name)
                 labels, overlaps = _painted(image, max(labelled.names))
                 encoding = "mono8" if labels.dtype == np.uint8 else "16UC1"
                 bag.add(LABEL_TOPIC, frame.stamp_ns, image_fields(frame.stamp_ns, frame.frame_id, encoding, labels))
@@ -455,10 +382,8 @@ def runs_of(mask: BoolArray, size: tuple[int, int], where: str) -> Counts:
     """Return a mask that a file holds as runs of its image.
 
     Raises:
-        TruthError: it has another size, or no pixel; the annotation is named.
+        TruthError: it has another size; the annotation is named.
     """
     if mask.shape != size:
         raise TruthError(f"{where}: its mask is {mask.shape[1]}x{mask.shape[0]}, its image {size[1]}x{size[0]}")
-    if not mask.any():
-        raise TruthError(f"{where}: its mask has no pixel; delete it, or draw it")
     return encode_rle(mask)

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 from rich.table import Table
+from rich.text import Text
+
+from x2sam_ros.errors import plain
 
 HELD_OUT = "held-out scores"
 """Account of the time that scoring takes."""
@@ -84,5 +87,5 @@ class Ledger:
         for source, account in [*sorted(self.accounts.items()), ("all", self.total)]:
             share = account.waiting_seconds / account.device_seconds if account.device_seconds else 0.0
             counts = (f"{count:,}" for count in (account.steps, account.samples, account.frames))
-            table.add_row(source, *counts, f"{account.device_seconds / _HOUR:.3f}", f"{share:.0%}")
+            table.add_row(Text(plain(source)), *counts, f"{account.device_seconds / _HOUR:.3f}", f"{share:.0%}")
         return table

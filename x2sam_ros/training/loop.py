@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from x2sam_ros.checkpoint.load import build_model, load_model, save_model, weights_sha256
 from x2sam_ros.config import TrainConfig
-from x2sam_ros.errors import ConfigError
+from x2sam_ros.errors import ConfigError, plain
 from x2sam_ros.model.config import X2SAMConfig, preset, to_dict
 from x2sam_ros.model.tokenizer import Tokenizer, train_tokenizer
 from x2sam_ros.model.x2sam import X2SAM
@@ -66,7 +66,8 @@ class Trainer:
         start: what ``older`` was loaded from, for example the SHA-256 of its weights: another start, another run.
 
     Raises:
-        ConfigError: there is no such renderer, or the folder holds a run of another configuration.
+        ConfigError: there is no such renderer, or the folder holds a run of another configuration or of an older
+            version.
         CheckpointError: the state in the folder cannot be read.
     """
 
@@ -147,7 +148,7 @@ class Trainer:
                 self._rest_but_memory()
             self._run_phase(console)
         self._export(self.folder.weights)
-        console.print(f"weights: {self.folder.weights}")
+        console.print(f"weights: {plain(str(self.folder.weights))}", markup=False)
 
     def _rest_segmentor(self) -> None:
         """Prepare the words phase: from the averaged weights on, only the language model learns."""

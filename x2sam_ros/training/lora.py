@@ -5,6 +5,7 @@ Source: LoRA, Hu et al., 2022; adapters are those of peft, whose names the publi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -34,7 +35,7 @@ class LoraSettings:
     dropout: float = 0.05
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
+        if self.rank < 1 or not 0 < self.alpha < math.inf or not 0 <= self.dropout < 1:
             raise ConfigError(
                 f"adapters have rank {self.rank}, alpha {self.alpha}, dropout {self.dropout}; "
                 "expected at least 1, above 0, and 0 to below 1"

@@ -47,7 +47,7 @@ class LossConfig:
         for name in ("classes", "bce", "dice", "background", "points"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a number of at least 0")
-        if not (self.oversample >= 1 and 0 <= self.importance <= 1):
+        if not (1 <= self.oversample < float("inf") and 0 <= self.importance <= 1):
             raise ConfigError(
                 f"oversample is {self.oversample} and importance {self.importance}, expected at least 1 and 0 to 1"
             )

@@ -185,13 +185,21 @@ def share_phrases(
 def _said_otherwise(real: Tensor, labels: Tensor, masks: Tensor, pictures: int) -> Tensor:
     """Return which of all P phrases mean, in another prompt about the same picture, what a prompt wants, bool (N, P).
 
-    ``real`` is bool (N, C), the phrases of each prompt; see `share_phrases` for the others.
+    Only phrases that an object answers are compared, so that long lists of absent classes cost nothing. ``real`` is
+    bool (N, C), the phrases of each prompt; see `share_phrases` for the others.
     """
-    prompt, place = real.nonzero(as_tuple=True)
-    answers = (labels[prompt] == place[:, None])[None, :, :, None, None]
-    meant = (masks[:, prompt] * answers).amax(2).transpose(0, 1).flatten(1)
+    said = real.new_zeros(len(real), int(real.sum()))
+    count = real.sum(1)
+    prompt, slot = (labels >= 0).nonzero(as_tuple=True)
+    place = labels[prompt, slot] + (count.cumsum(0) - count)[prompt]
+    phrases, which = place.unique(return_inverse=True)
+    objects = masks[:, prompt, slot].transpose(0, 1).flatten(1)
+    united = objects.new_zeros(len(phrases), objects.shape[1])
+    meant = united.scatter_reduce(0, which[:, None].expand_as(objects), objects, "amax")
     kind = meant.unique(dim=0, return_inverse=True)[1]
-    picture = prompt * pictures // len(real)
+    owner = real.nonzero()[:, 0][phrases]
+    picture = owner * pictures // len(real)
     alike = (kind[:, None] == kind) & (picture[:, None] == picture) & meant.any(1)
-    own = torch.arange(len(real), device=prompt.device)[:, None] == prompt
-    return (own.float() @ alike.float() > 0) & ~own
+    own = torch.arange(len(real), device=owner.device)[:, None] == owner
+    said[:, phrases] = (own.float() @ alike.float() > 0) & ~own
+    return said

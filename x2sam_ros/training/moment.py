@@ -17,8 +17,7 @@ class Moment:
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self._cpu = torch.get_rng_state()
-        self._cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        self._cpu, *self._cuda = generators()
         self._buffers = [(buffer, buffer.clone()) for norm in batch_norms(module) for buffer in norm.buffers()]
 
     def restore(self) -> None:
@@ -28,6 +27,11 @@ class Moment:
             torch.cuda.set_rng_state_all(self._cuda)
         for buffer, value in self._buffers:
             buffer.copy_(value)
+
+
+def generators() -> list[torch.Tensor]:
+    """Return the states of torch's random generators: the host's, then those of all GPUs."""
+    return [torch.get_rng_state(), *(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [])]
 
 
 def batch_norms(module: nn.Module) -> Iterator[_BatchNorm]:

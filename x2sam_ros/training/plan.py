@@ -15,7 +15,8 @@ from x2sam_ros.checkpoint.load import load_model, weights_sha256
 from x2sam_ros.errors import ConfigError
 from x2sam_ros.model.x2sam import X2SAM
 from x2sam_ros.training.data.joint import JointSettings, JointSources, check_names
-from x2sam_ros.training.data.sources import SourceConfig
+from x2sam_ros.training.data.sources import Source, SourceConfig
+from x2sam_ros.training.finetune import BAG
 from x2sam_ros.training.held_out import HeldOut
 from x2sam_ros.training.joint import JointTrainer
 from x2sam_ros.training.ledger import Ledger
@@ -23,6 +24,9 @@ from x2sam_ros.training.lora import LoraSettings
 from x2sam_ros.training.objectives import AgnosticLoss, JointLoss
 from x2sam_ros.training.recipe import STAGES, Recipe
 from x2sam_ros.training.settings import filled, named
+from x2sam_ros.truth.bags import bags_in
+from x2sam_ros.truth.files import overlap
+from x2sam_ros.truth.part import part_of
 from x2sam_ros.types import Task
 
 _SECTIONS = ("stage", "steps", "recipe", "data", "sources", "held_out")
@@ -99,7 +103,7 @@ def train_plan(plan: Plan, weights: str, folder: Path, console: Console, dtype: 
     rank, world = processes.process_index, processes.num_processes
     sources = JointSources(plan.sources, model.config, model.tokenizer, plan.settings, rank, world)
     scored = held_out_sources(plan, model, rank, world)
-    _check_held_out(sources, scored)
+    check_held_out(sources, scored)
     if plan.stage == "segmentor":
         everything = [source for joined in (sources, *scored) for source in joined.sources]
         AgnosticLoss.check([source.name for source in everything if source.task is Task.CHAT])
@@ -107,8 +111,6 @@ def train_plan(plan: Plan, weights: str, folder: Path, console: Console, dtype: 
     if processes.is_main_process:
         for joined in (sources, *scored):
             joined.tell(console)
-        for problem in held_out.problems if held_out else ():
-            console.print(problem, markup=False)
     set_seed(plan.recipe.seed)  # of the first stage's head
     loss = (AgnosticLoss if plan.stage == "segmentor" else JointLoss)(model, plan.recipe)
     return JointTrainer(loss, plan.recipe, sources, folder, weights_sha256(weights), cpu, held_out).run(console)
@@ -140,18 +142,34 @@ def held_out_sources(plan: Plan, model: X2SAM, rank: int = 0, world: int = 1) ->
     return scored
 
 
-def _check_held_out(learnt: JointSources, scored: list[JointSources]) -> None:
-    """Raise ConfigError where a held-out source shares samples with one that is learnt from."""
+def check_held_out(learnt: JointSources, scored: list[JointSources]) -> None:
+    """Raise ConfigError where a held-out source shares samples with one that is learnt from.
+
+    Bags count by themselves, so that one and the folder that it lies in share it.
+    """
     for theirs in (source for joined in scored for source in joined.sources):
         for ours in learnt.sources:
-            is_shared = _overlap(theirs.config.span, ours.config.span) and _overlap(
-                theirs.config.sequences, ours.config.sequences
-            )
-            if theirs.fingerprint == ours.fingerprint and is_shared:
+            if _overlap(theirs.config.span, ours.config.span) and (what := _shared(theirs, ours)):
                 raise ConfigError(
-                    f"{theirs.name} is to be held out, but {ours.name} has the same annotations and is learnt from; "
-                    "take another split, or give each a span or sequences of its own, such as [0.0, 0.9] and [0.9, 1.0]"
+                    f"{theirs.name} is to be held out, but {ours.name} has {what} and is learnt from; take another "
+                    "split, or give each a span or sequences of its own, such as [0.0, 0.9] and [0.9, 1.0]"
                 )
+
+
+def _shared(theirs: Source, ours: Source) -> str:
+    """Return what two sources have in common, in words; '' for nothing."""
+    is_same = theirs.fingerprint == ours.fingerprint
+    if is_same and _overlap(theirs.config.sequences, ours.config.sequences):
+        return "the same annotations"
+    found = overlap(_recordings(ours), _recordings(theirs))
+    return f"the same recording, {found[0]}," if found else ""
+
+
+def _recordings(source: Source) -> tuple[Path, ...]:
+    """Return the bags that a source is made of; () where it is made of something else."""
+    config = source.config
+    is_bag = config.layout in (None, BAG)
+    return part_of(tuple(bags_in(Path(config.path))), config.sequences) if is_bag else ()
 
 
 def _overlap(one: tuple[float, float], other: tuple[float, float]) -> bool:

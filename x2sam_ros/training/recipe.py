@@ -106,7 +106,7 @@ class Recipe:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected a number above 0")
         if not 0 <= self.warmup <= 1:
             raise ConfigError(f"warmup is {self.warmup}, expected a share of the steps from 0 to 1")
-        if not (self.seed >= 0 and self.weight_decay >= 0 and all(0 <= beta < 1 for beta in self.betas)):
+        if not (self.seed >= 0 and 0 <= self.weight_decay < math.inf and all(0 <= beta < 1 for beta in self.betas)):
             raise ConfigError(
                 f"seed is {self.seed}, weight_decay {self.weight_decay} and betas {self.betas}; expected at least 0, "
                 "at least 0, and two from 0 to below 1"

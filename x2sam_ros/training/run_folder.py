@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
 
 from x2sam_ros.checkpoint.source import shorten
 from x2sam_ros.errors import CheckpointError, ConfigError, TrainingError, told
@@ -23,6 +26,11 @@ KEPT_STATES = 2
 _DONE = "step-"
 _PARTIAL = "partial-"
 _ABOUT = "run.json"
+_OLD_STATE = "state.pt"  # lay in the folder itself before there were folders of states
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_UNWRITTEN = re.compile(rf"PytorchStreamWriter failed|unexpected pos|os error ({_NO_ROOM[0]}|{_NO_ROOM[1]})\b")
+"""What torch and safetensors say where a file could not be written to its end; torch does not say why."""
 
 
 class RunFolder:
@@ -62,12 +70,17 @@ class RunFolder:
         """Compare a configuration with the one the states are of; note it where there is no state.
 
         Raises:
-            ConfigError: they differ, with the differences.
+            ConfigError: they differ, with the differences; or the folder holds a run of an older version.
             CheckpointError: there are states, but what they are of cannot be read.
         """
         ours = json.loads(json.dumps(about))  # tuples become lists, as in the file
         file = self.path / _ABOUT
         if not self.states:
+            if (self.path / _OLD_STATE).exists():
+                raise ConfigError(
+                    f"{self.path} holds the run of an older version ({_OLD_STATE}, expected folders {_DONE}NNNNNNNN), "
+                    "which this one cannot resume: train in another folder (--out), or delete that one"
+                )
             with self.writing("note the configuration"):
                 if self._main:
                     file.write_text(json.dumps(ours, indent=2) + "\n", encoding="utf-8")
@@ -201,9 +214,10 @@ class RunFolder:
         """
         try:
             yield
-        except Exception as error:  # many kinds, for a damaged file
+        except (Exception, CheckpointException) as error:  # many kinds, for a damaged file
             raise CheckpointError(
-                f"cannot resume from {state}: {told(error)}; delete that folder to go on from the state before it"
+                f"cannot resume from {state}: {told(_cause(error))}; delete that folder to go on from the state before "
+                "it"
             ) from error
 
     @contextmanager
@@ -218,12 +232,15 @@ class RunFolder:
         """
         try:
             yield
-        except (OSError, RuntimeError, SafetensorError) as error:  # the last two where torch and safetensors write
-            there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.is_dir())
+        except (OSError, RuntimeError, SafetensorError, CheckpointException) as error:  # torch and safetensors write
+            cause = _cause(error)
             kept = f"the last good state is {self.states[-1]}" if self.states else "there is no state yet"
+            way_on = "mend that"
+            if getattr(cause, "errno", None) in _NO_ROOM or _UNWRITTEN.search(str(cause)):
+                there = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.is_dir())
+                way_on = f"{shutil.disk_usage(there).free >> 20} MiB are free: make room"
             raise CheckpointError(
-                f"cannot {what} in {self.path}: {told(error)}; {kept}; "
-                f"{shutil.disk_usage(there).free >> 20} MiB are free: make room and run the same command again"
+                f"cannot {what} in {self.path}: {told(cause)}; {kept}; {way_on} and run the same command again"
             ) from error
 
     @contextmanager
@@ -237,6 +254,11 @@ class RunFolder:
             failure = error
         if not self._agree(failure is None):
             raise failure or CheckpointError(f"another process could not {what} in {self.path}; its message says why")
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Return what lies behind an error; that of a sharded state has the traceback of each process for a text."""
+    return next(iter(error.failures.values()))[0] if isinstance(error, CheckpointException) else error
 
 
 def _flush(*paths: Path) -> None:

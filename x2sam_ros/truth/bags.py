@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import struct
+import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import lru_cache
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,16 +47,20 @@ _ENCODINGS = ("mono8", "8UC1", "mono16", "16UC1")
 
 _PART_NUMBER = re.compile(r"_\d+$")
 
-_OPEN_BAGS = 2
-"""Bags whose label images are kept, compressed: that of the frame asked for, and the one before it."""
+KEPT_BYTES = 256 << 20
+"""Bytes of compressed label images that are kept of the bags asked for last; training asks for bags in any order."""
+
+_KEPT = 64
+"""Bags of which the stamps of the images are kept, and what their values mean."""
 
 
 def find_bags(path: Path, options: Options) -> Path | None:
     """Return a bag, or a folder of bags, which may be bare files."""
-    return path if _bags(path) else None
+    return path if bags_in(path) else None
 
 
-def _bags(path: Path) -> list[Path]:
+def bags_in(path: Path) -> list[Path]:
+    """Return the bags that a path means, a sequence each: a bag itself, or those of a folder; none of another path."""
     inside = sorted(filter(is_bag, path.iterdir()), key=natural_key) if path.is_dir() else []
     if not is_bag(path):
         return inside
@@ -74,8 +78,8 @@ def open_bags(path: Path, options: Options) -> Dataset:
 
     Names and categories of the objects are those of a LabelInfo topic, where there is one.
     """
-    bags = _bags(path)
-    meanings: dict[Path, dict[int, str] | TruthError] = {bag: _meaning(bag, options) for bag in bags}
+    bags = bags_in(path)
+    meanings: dict[Path, dict[int, str] | TruthError] = {bag: _meaning(bag, options, _files(bag)) for bag in bags}
     found = [labels for labels in meanings.values() if isinstance(labels, dict)]
     names = sorted({name for labels in found for name in labels.values()})
     numbers = {name: number for number, name in enumerate(names, 1)}
@@ -104,7 +108,7 @@ class _BagSequence(Sequence):
 
     @property
     def _labels(self) -> _StoredLabels:
-        return _stored_labels(self._path, self._options.topic, self._options.label_topic)
+        return _kept.of(self._path, self._options)
 
     def _found_objects(self) -> tuple[TrueObject, ...]:
         ids = self._categories or self._labels.objects.values()
@@ -122,10 +126,9 @@ class _BagSequence(Sequence):
 
     def annotated(self) -> list[int]:
         """Return the places of the images with a label image of their stamp; see ``Sequence.annotated``."""
-        storage, camera, _ = _topics(self._path, self._options)
-        stored = self._labels.images
-        stamps = map(_stamp_ns, storage.messages(camera, Problems()))
-        return [place for place, stamp in enumerate(islice(stamps, 0, None, self._options.stride)) if stamp in stored]
+        stored, options = self._labels.images, self._options
+        stamps = _stored_stamps(self._path, options.topic, options.label_topic, _files(self._path))
+        return [place for place, stamp in enumerate(stamps[:: options.stride]) if stamp in stored]
 
     def truth(self, frame: Frame) -> TrueFrame | None:
         """Return the segments of the image's stamp."""
@@ -157,6 +160,37 @@ class _StoredLabels(NamedTuple):
     objects: dict[int, int]
     void: tuple[int, ...]
 
+    @property
+    def nbytes(self) -> int:
+        return sum(len(packed.data) for packed in self.images.values())
+
+
+class _Kept:
+    """The label images of the bags asked for last, `KEPT_BYTES` of them, and of the newest whatever it takes."""
+
+    def __init__(self) -> None:
+        self._labels: dict[tuple[object, ...], _StoredLabels] = {}
+        self._lock = threading.Lock()
+
+    def of(self, path: Path, options: Options) -> _StoredLabels:
+        """Return those of a bag, read where they are not kept or its files have changed."""
+        key = path, options.topic, options.label_topic, _files(path)
+        with self._lock:
+            found = self._labels.pop(key, None) or _stored_labels(path, options)
+            self._labels[key] = found
+            while len(self._labels) > 1 and sum(stored.nbytes for stored in self._labels.values()) > KEPT_BYTES:
+                self._labels.pop(next(iter(self._labels)))
+        return found
+
+
+_kept = _Kept()
+
+
+def _files(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Return names, sizes and times of the files of a bag, by which one that has changed is told."""
+    files = [file for file in sorted(path.iterdir()) if file.is_file()] if path.is_dir() else [path]
+    return tuple((file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+
 
 def _topics(path: Path, options: Options) -> tuple[Storage, Topic, Topic]:
     """Open a bag and choose the topics of images and of label images."""
@@ -182,8 +216,12 @@ def _labelled(path: Path, images: list[Topic]) -> Topic:
     raise TruthError(f"{path} has no topic with label images; image topics found: {listed}; give label_topic")
 
 
-def _meaning(path: Path, options: Options) -> dict[int, str] | TruthError:
-    """Check the topics of a bag, and read what its LabelInfo says of the values; nothing where it has none."""
+@lru_cache(maxsize=_KEPT)
+def _meaning(path: Path, options: Options, files: Hashable) -> dict[int, str] | TruthError:
+    """Check the topics of a bag, and read what its LabelInfo says of the values; nothing where it has none.
+
+    Both are those of its ``files`` as they are now.
+    """
     try:
         storage, _, label = _topics(path, options)
         space = label.name.rpartition("/")[0]  # that of another space says what another label image means
@@ -201,10 +239,9 @@ def _meaning(path: Path, options: Options) -> dict[int, str] | TruthError:
         return TruthError(f"{path}: its {LABEL_INFO_TYPE} is damaged ({told(error)})")
 
 
-@lru_cache(maxsize=_OPEN_BAGS)
-def _stored_labels(path: Path, topic: str | None, label_topic: str | None) -> _StoredLabels:
+def _stored_labels(path: Path, options: Options) -> _StoredLabels:
     """Read all label images of a bag, and check that there is one of the stamp of an image."""
-    storage, image_topic, labelled = _topics(path, Options(topic=topic, label_topic=label_topic))
+    storage, image_topic, labelled = _topics(path, options)
     stored: dict[int, _Packed] = {}
     values: set[int] = set()
     for number, (stamp_ns, labels) in enumerate(_decoded(storage, labelled, path)):
@@ -223,6 +260,13 @@ def _stored_labels(path: Path, topic: str | None, label_topic: str | None) -> _S
             f"stamps are {next(iter(stored), None)} and {first} ns; record label images with the stamps of their images"
         )
     return _StoredLabels(stored, *meaning_of(values - {0}))
+
+
+@lru_cache(maxsize=_KEPT)
+def _stored_stamps(path: Path, topic: str | None, label_topic: str | None, files: Hashable) -> tuple[int, ...]:
+    """Read the stamps of all images of a bag, as its ``files`` are now, for which the whole of it is gone through."""
+    storage, camera, _ = _topics(path, Options(topic=topic, label_topic=label_topic))
+    return tuple(map(_stamp_ns, storage.messages(camera, Problems())))
 
 
 def _decoded(storage: Storage, topic: Topic, path: Path) -> Iterator[tuple[int, Labels]]:

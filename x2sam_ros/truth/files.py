@@ -1,4 +1,4 @@
-"""What readers of files share: JSON, lists of images, splits, where images lie, fingerprints."""
+"""What readers of files share: JSON, lists of images, splits, where images lie, fingerprints, what holds what."""
 
 from __future__ import annotations
 
@@ -175,3 +175,13 @@ def fingerprint(*annotations: Path, masks: Iterable[Path] = (), part: str = "") 
             if file.is_file():
                 digest.update(f"{file.relative_to(path.parent)}\0{file.stat().st_size}\0".encode())
     return digest.hexdigest()
+
+
+def overlap(paths: Iterable[Path], others: Iterable[Path]) -> tuple[Path, Path] | None:
+    """Return the first path and other path of which one is, or lies in, the other; None where there are none."""
+    listed = [(path.resolve(), path) for path in others]
+    for path, (there, other) in itertools.product(paths, listed):
+        here = path.resolve()
+        if here == there or here in there.parents or there in here.parents:
+            return path, other
+    return None

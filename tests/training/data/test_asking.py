@@ -85,16 +85,40 @@ def no_mask(said: dict[str, Any]) -> None:
     said["annotations"][0]["segmentation"] = layouts.rle(np.zeros(layouts.SIZE, bool))
 
 
-def test_an_empty_mask_of_a_picture_is_no_absence(tmp_path):
-    layouts.write_coco_instances(tmp_path)
-    change(tmp_path / "annotations/instances_val2017.json", no_mask)
+LEFT_OUT = "empty masks left out: 1, the first is of object 1; draw them, or take them out of the annotations"
+
+
+@pytest.mark.parametrize("layout", ["instances", "panoptic"])
+def test_an_empty_mask_of_a_picture_is_left_out_and_is_no_absence(tmp_path, layout):
+    if layout == "instances":
+        layouts.write_coco_instances(tmp_path)
+        change(tmp_path / "annotations/instances_val2017.json", no_mask)
+    else:
+        labels = layouts.write_coco_panoptic(tmp_path)["000001"][0]
+        colours = np.array([*layouts.PANOPTIC_IDS.values()])[np.where(labels == 1, 0, labels)]
+        layouts.write_colours(tmp_path / "annotations/panoptic_val2017/000001.png", colours)
     found = source(tmp_path)
-    with pytest.raises(TruthError, match=r"class 'bicycle' has an empty mask \(object 1\).*correct the mask or take"):
-        read(found, 0)
-    assert read(found, 1).asked, "a picture without annotations is another matter"
+    name = {"instances": "bicycle", "panoptic": "dog"}[layout]
+    shown = [read(found, 0, seed) for seed in range(30)]
+    assert {one.problems for one in shown} == {(LEFT_OUT,)}
+    assert all(one.asked[0].phrases and name not in one.asked[0].phrases for one in shown)
+    other = [read(found, 1, seed) for seed in range(30)]
+    assert not any(one.problems for one in other) and any(name in one.asked[0].phrases for one in other)
 
 
-def test_an_expression_of_an_empty_mask_is_refused_and_one_of_nothing_is_not(tmp_path):
+def test_a_picture_of_which_nothing_is_left_is_refused(tmp_path):
+    """Nothing but the class of the empty mask could be asked for, listed or not."""
+    layouts.write_coco_instances(tmp_path)
+    file = tmp_path / "annotations/instances_val2017.json"
+    change(file, no_mask)
+    change(file, lambda said: (said["annotations"].pop(), said["categories"].pop()))
+    message = r"all that could be asked about it has an empty mask \(object 1\).*correct the mask or take it out"
+    with pytest.raises(TruthError, match=message):
+        read(source(tmp_path), 0)
+    assert read(source(tmp_path), 1).asked, "a picture without annotations is another matter"
+
+
+def test_an_expression_of_an_empty_mask_is_left_out_and_one_of_nothing_is_not(tmp_path):
     layouts.write_refcoco(tmp_path)
     change(tmp_path / "instances.json", no_mask)
     found = source(tmp_path, split="train")
@@ -106,6 +130,11 @@ def test_an_expression_of_an_empty_mask_is_refused_and_one_of_nothing_is_not(tmp
         except TruthError as error:
             assert "has an empty mask (object 1)" in str(error)
     assert texts == {"both": 1, "a whale": 0}, "what both means is seen in part, and a whale is declared absent"
+    two = source(tmp_path, split="train", prompts=2)
+    shown = [read(two, index) for index in range(2)]
+    said = [[asked.phrases[0] for asked in one.asked] for one in shown]
+    assert said == [["both", "both"], ["a whale", "a whale"]], "in place of what is left out"
+    assert [one.problems for one in shown] == [(LEFT_OUT,)] * 2
 
 
 def test_what_is_out_of_sight_in_a_clip_is_absent(tmp_path):
@@ -122,8 +151,10 @@ def test_phrases_of_a_description_without_a_mask_are_words(tmp_path):
         said[0]["groundings"]["A box"]["rle_masks"] = [layouts.rle(np.zeros(layouts.SIZE, bool))]
 
     change(tmp_path / "GranDf_HA_GCG_val.json", spoil)
-    (asked,) = read(source(tmp_path)).asked
+    shown = read(source(tmp_path))
+    (asked,) = shown.asked
     assert asked.caption == "A box and two boxes." and asked.phrases == ("two boxes",) and len(asked.wanted) == 1
+    assert shown.problems == (LEFT_OUT,)
 
 
 def test_objects_that_nobody_named_are_ignored_by_class_lists_alone(tmp_path):

@@ -124,6 +124,17 @@ def test_many_neighbours_that_cannot_be_read_stop_nothing(tmp_path):
     assert [(batch.names, batch.problems) for batch in later] == [(b.names, b.problems) for b in whole[7:]]
 
 
+def test_what_was_left_out_of_a_sample_is_told_with_its_batch(tmp_path):
+    layouts.write_coco_instances(tmp_path)
+    file = tmp_path / "annotations/instances_val2017.json"
+    file.write_text(file.read_text().replace(json.dumps([layouts.BOX]), "[]"))
+    for batch in joined([SourceConfig(str(tmp_path), "pictures", batch=2)]):
+        (name,) = (name for name in batch.names if name.startswith("000007"))
+        assert [said.split(";")[0] for said in batch.problems] == [
+            f"source pictures: {name}: empty masks left out: 1, the first is of object 1"
+        ]
+
+
 def test_a_source_that_is_gone_is_named(tmp_path):
     with pytest.raises(TruthError, match="nowhere does not exist"):
         joined([SourceConfig(str(tmp_path / "nowhere"))])

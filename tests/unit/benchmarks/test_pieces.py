@@ -30,9 +30,19 @@ def test_results_of_other_options_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="frames: 40 there, 200 here, policy: None there, fifo here"):
         Notes(file, {"frames": 200, "device": "cpu", "policy": "fifo"})
     assert file.read_bytes() == before
-    file.write_text("no JSON\n")
+
+
+@pytest.mark.parametrize(
+    "foreign", [b"no JSON\n", b"one line", b"", b'{"case": 1}\nhalf', b"\xff\xfe\n", b"[1]\n", b"1\n"]
+)
+def test_a_foreign_file_is_left_as_it_is(foreign: bytes, tmp_path: Path) -> None:
+    file = tmp_path / "mine"
+    file.write_bytes(foreign)
     with pytest.raises(SystemExit, match="name another file"):
         Notes(file, {})
+    assert file.read_bytes() == foreign
+    with pytest.raises(SystemExit, match="name another file"):
+        Notes(tmp_path, {})
 
 
 def test_half_a_line_is_measured_again(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from x2sam_ros.engine.grounding import Grounder
 from x2sam_ros.engine.language_lane import Job, LanguageLane
 from x2sam_ros.engine.regrounding import COOL_DOWN, LONGEST_PAUSE
 from x2sam_ros.engine.session import Session
-from x2sam_ros.engine.track import Group
+from x2sam_ros.engine.track import Group, Reading
 from x2sam_ros.types import GroundingStatus, Prompt, TargetState
 
 PATIENCE_S = 60.0
@@ -135,10 +135,8 @@ def lost(of: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     for target in of._roster.targets:
         target.missed_frames = 1_000
 
-    def nothing(group: Group, found: Any, config: Any, prompted: bool) -> list[Any]:
-        for target in group.targets.values():
-            target.miss(config)
-        return []
+    def nothing(group: Group, found: Any, config: Any, prompted: bool) -> Reading:
+        return Reading({}, [], prompted)
 
     monkeypatch.setattr(Group, "read", nothing)
 

@@ -138,7 +138,7 @@ def test_full_memories_are_counted_from_the_start_and_stored_ones_as_they_are() 
     assert FOOTPRINT.full(made) == 4 * entry.nbytes + made.condition.nbytes
     seen = target(made, 1)
     masks = Footprint(entry.nbytes, 4, target=100)
-    cells = seen.last_mask.numel() * 9 if seen.last_mask is not None else 0
+    cells = seen.last_mask.numel() * 10 if seen.last_mask is not None else 0
     assert masks.full(made) == 4 * entry.nbytes + made.condition.nbytes + cells
     assert masks.full(made, more=2) - masks.full(made) == 200
     assert masks.full(made) >= made.nbytes
@@ -147,7 +147,7 @@ def test_full_memories_are_counted_from_the_start_and_stored_ones_as_they_are() 
 def test_the_footprint_of_a_network_bounds_what_its_targets_take() -> None:
     segmentor = nano().config.segmentor
     footprint = Footprint.of(segmentor, open_policy("fifo", EngineConfig(num_maskmem=3)))
-    assert footprint.capacity == 3 and footprint.target == (segmentor.image_size // 4) ** 2 * 9
+    assert footprint.capacity == 3 and footprint.target == (segmentor.image_size // 4) ** 2 * 10
     assert footprint.typical == 3 * footprint.entry + footprint.target
 
 

@@ -57,7 +57,7 @@ def as_a_clip(stream: list[Frame], words: str) -> list[tuple[float, Tensor | Non
         stored = MemoryBatch.stack(bank, range(len(bank), 0, -1)) if bank else None
         output = model.step(pixels, asked, stored)
         found = Candidates.read(output.class_logits[0], output.mask_logits[0])
-        for choice in group.read(found, config, prompted=not bank):
+        for choice in group.take(group.read(found, config, prompted=not bank), config):
             target.see(choice, config)
             group.targets[1] = target
         observe(group, found, frame, prompted=not bank)

@@ -10,7 +10,9 @@ import pytest
 from tests.unit.evaluation.made_sequences import NOTHING, MadeSequence, columns
 from x2sam_ros.errors import ConfigError, TruthError
 from x2sam_ros.evaluation.prompting import PROMPTS, PlannedPrompt, make_prompts, own_words
-from x2sam_ros.truth.dataset import Category, Expression, Kind, TrueObject
+from x2sam_ros.training.data.asking import AskingRules, asking_of
+from x2sam_ros.training.data.wording import Wording
+from x2sam_ros.truth.dataset import Category, Dataset, Expression, Kind, TrueObject
 from x2sam_ros.truth.sequences import FailedSequence
 from x2sam_ros.truth.shown_regions import draw_region
 from x2sam_ros.types import BoxPrompt, CaptionPrompt, ClassListPrompt, MaskPrompt, PointPrompt, Task, TextPrompt
@@ -118,6 +120,22 @@ def test_more_classes_than_a_list_holds_are_divided_unless_they_share_the_pictur
     assert listed == [category.name for category in many] and all(len(item.prompt.classes) == 401 for item in planned)
     with pytest.raises(TruthError, match="clip: 1203 classes cannot share a picture: one list holds 500"):
         make_prompts(MadeSequence([{}]), Kind.PANOPTIC, "classes", many)
+
+
+COCO = (Category(3, "potted-plant"), Category(4, "tv_monitor"), Category(187, "sky-other-merged", is_stuff=True))
+
+
+def test_classes_are_asked_for_in_the_words_they_are_learnt_in() -> None:
+    """And under the published evaluation's quirks in those of the published network."""
+    dataset = Dataset("d", Kind.PANOPTIC, (), COCO)
+    learnt = asking_of(dataset, AskingRules(None, 1, 128, ("box",)), Wording("official")).names
+    (planned,) = make_prompts(clip(), Kind.PANOPTIC, "classes", COCO)
+    assert planned.prompt == ClassListPrompt("classes", classes=tuple(learnt.values()), stuff=("sky",))
+    assert planned.given.query == "potted plant, tv monitor, sky"
+    (published,) = make_prompts(clip(), Kind.PANOPTIC, "classes", COCO, official_quirks=True)
+    assert published.given.query == "potted plant, tv monitor, sky other"
+    thing = MadeSequence([{1: columns(0, 1)}], (TrueObject(1, 4),))
+    assert own_words(thing, COCO) == {1: "tv monitor"}
 
 
 def test_a_caption_means_everything() -> None:

@@ -167,6 +167,14 @@ def test_instances_are_found_by_class_in_any_case_and_strangers_are_noted() -> N
     assert math.isnan(image.metrics["AP"]) and "track_AP" not in image.metrics  # without categories nothing has a class
 
 
+@pytest.mark.parametrize("label", ["traffic-light-merged", "traffic light", "Traffic  Light"])
+def test_a_class_is_known_by_its_name_and_as_it_is_said(label: str) -> None:
+    answers = answered([{1: columns(0, 2)}], CLASS_LIST[:1], {1: label})
+    classes = (Category(5, "plate"), Category(CUP.category_id, "traffic-light-merged"))
+    result = score(MadeSequence([{1: columns(0, 2)}], (CUP,)), answers, Kind.INSTANCES, categories=classes)
+    assert result.metrics["AP"] == pytest.approx(1) and result.notes == ()
+
+
 def test_what_looks_like_a_region_has_the_class_of_the_prompt() -> None:
     answers = answered([{1: columns(0, 2)}, {1: NOTHING}], (prompt("regions", "box"),), {1: "region"})
     result = score(MadeSequence([{1: columns(0, 2)}] * 2, (CUP,)), answers, Kind.VISUAL, categories=CLASSES)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 import cv2
 import numpy as np
@@ -13,6 +14,7 @@ from tests.unit.truth.layouts import CAMERA, LABELS, moving_boxes, write_bag
 from x2sam_ros.bag.mcap_file import McapFile, image_fields
 from x2sam_ros.bag.messages import header_fields
 from x2sam_ros.errors import TruthError
+from x2sam_ros.truth import bags
 from x2sam_ros.truth.open import open_dataset
 
 STAMPS = [1_000_000_000 * i + 7 for i in range(1, 5)]
@@ -51,6 +53,45 @@ def test_a_folder_of_bags_is_a_sequence_each_and_a_bad_one_leaves_the_others(tmp
     with pytest.raises(TruthError, match="b9.mcap is empty or damaged"):
         dataset.sequence("b9").frames()
     check_sequence(dataset.sequence("b10"), labels)
+
+
+def truths_of(folder, names, rounds=2):
+    """Ask for every truth of some bags, one bag after the other, again and again; return how often labels were read."""
+    reads = Counter()
+    read = bags._stored_labels
+
+    def counted(path, options):
+        reads[path.stem] += 1
+        return read(path, options)
+
+    dataset = open_dataset(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bags, "_stored_labels", counted)
+        for _ in range(rounds):
+            for name in names:
+                sequence = dataset.sequence(name)
+                assert all(sequence.truth(frame) is not None for frame in sequence.frames())
+    return [reads[name] for name in names]
+
+
+def test_labels_of_several_bags_are_kept_up_to_a_cap(tmp_path, monkeypatch):
+    labels, names = moving_boxes(), ["a", "b", "c", "d"]
+    for name in names:
+        write_bag(tmp_path / f"{name}.mcap", STAMPS, labels)
+    assert truths_of(tmp_path, names) == [1, 1, 1, 1]
+    monkeypatch.setattr(bags, "_kept", bags._Kept())
+    monkeypatch.setattr(bags, "KEPT_BYTES", 1)
+    assert truths_of(tmp_path, names) == [2, 2, 2, 2]
+    assert truths_of(tmp_path, ["d"]) == [0], "the newest is kept whatever it takes"
+
+
+def test_a_bag_that_is_written_anew_is_read_anew(tmp_path):
+    labels = moving_boxes()
+    for shown in (labels, labels[::-1]):
+        path = tmp_path / "a.mcap"
+        path.unlink(missing_ok=True)
+        write_bag(path, STAMPS, shown)
+        check_labels(open_dataset(path), {"a": shown})
 
 
 def test_a_folder_of_files_is_a_sequence_each_or_one_recording_in_parts(tmp_path):

@@ -23,6 +23,7 @@ from x2sam_ros.evaluation.results import Curve
 from x2sam_ros.evaluation.scorers.registry import Kept
 from x2sam_ros.truth import dataset as truth_of
 from x2sam_ros.truth.dataset import Category, Dataset, TrueFrame, TrueObject
+from x2sam_ros.truth.spoken import spoken
 from x2sam_ros.types import BoolArray, Frame
 
 
@@ -131,7 +132,7 @@ class Job:
 
     def __post_init__(self) -> None:
         self._categories = {item.category_id: item for item in self.dataset.categories}
-        exact = {_plain(item.name): item for item in reversed(self.dataset.categories)}
+        exact = {_plain(name): self._categories[number] for number, name in _names(self.dataset)}
         self._by_name = {**{name.casefold(): item for name, item in reversed(exact.items())}, **exact}
         self._prompts = {prompt.prompt_id: prompt for prompt in self.predictions.prompts}
         self._strangers: dict[str, int] = {}
@@ -278,6 +279,13 @@ def best_overlap(iou: npt.NDArray[np.float64]) -> float:
         0 to 1; without a true mask 1 where none was predicted, and else 0.
     """
     return float(iou.max(axis=1).mean()) if iou.size else float(iou.shape == (0, 0))
+
+
+def _names(dataset: Dataset) -> Iterator[tuple[int, str]]:
+    """Yield the number of each category with all that it may be called, what counts most last."""
+    yield from spoken(dataset.categories, official_quirks=True).items()
+    yield from spoken(dataset.categories).items()
+    yield from ((item.category_id, item.name) for item in reversed(dataset.categories))
 
 
 def _plain(name: str) -> str:

@@ -14,18 +14,16 @@ from x2sam_ros.rle import Counts, encode_rle
 from x2sam_ros.training.data.sample import Asked, Draw, Wanted
 from x2sam_ros.training.data.wording import Wording
 from x2sam_ros.truth import dataset as truth
-from x2sam_ros.truth.dataset import Category, Expression, Kind, TrueFrame
+from x2sam_ros.truth.dataset import Expression, Kind, TrueFrame
 from x2sam_ros.truth.shown_regions import draw_region
+from x2sam_ros.truth.spoken import spoken
 from x2sam_ros.truth.visual import VisualSequence
 from x2sam_ros.types import BoolArray, Task
 
 THING = "object"
 """The only class where a dataset has none: everything is one."""
 
-_MADE_UP = ("-merged", "-other", "-stuff")
-"""Ends of COCO's names of classes, which nobody says. Source: X2SAM's wording of classes."""
-
-_DRAWN = (Kind.REFERRING, Kind.INSTANCES, Kind.PANOPTIC)
+_DRAWN = (Kind.REFERRING, Kind.INSTANCES, Kind.PANOPTIC, Kind.CAPTIONS)
 """Kinds whose pictures list only what is drawn on them; the others also list names of what may be absent."""
 
 _WHOLE_LISTS = 0.5
@@ -51,10 +49,11 @@ class AskingRules:
 
 @dataclass(frozen=True)
 class Seen:
-    """The chosen frames of a sequence: size (H, W), and the truth of each."""
+    """The chosen frames of a sequence: size (H, W), the truth of each, and whether the sequence is a single picture."""
 
     sequence: truth.Sequence
     truths: tuple[TrueFrame, ...]
+    is_picture: bool
 
     @property
     def size(self) -> tuple[int, int]:
@@ -72,9 +71,13 @@ class Seen:
         areas = [_ignored(frame, ids) for frame in self.truths]
         return tuple(None if area is None else encode_rle(area) for area in areas)
 
+    def shown(self) -> set[int]:
+        """Return the objects that have a pixel in one of the frames."""
+        return {key for frame in self.truths for key, mask in zip(frame.object_ids, frame.masks) if mask.any()}
+
     def present(self) -> dict[int, int | None]:
         """Return the category of each object that has a pixel in one of the frames, crowds left out."""
-        shown = {key for frame in self.truths for key, mask in zip(frame.object_ids, frame.masks) if mask.any()}
+        shown = self.shown()
         return {
             thing.object_id: thing.category_id
             for thing in self.sequence.objects
@@ -121,23 +124,25 @@ class Asking(ABC):
         """Return the prompts about what was seen.
 
         Raises:
-            TruthError: nothing can be asked about it, or a mask is empty that cannot be.
+            TruthError: nothing can be asked about it, or all that could be asked has empty masks; see `lost`.
         """
 
     def ignored(self, seen: Seen) -> tuple[Counts | None, ...]:
         """Return where nothing is to be learnt, crowds included, one run for each frame or None."""
         return seen.ignored(thing.object_id for thing in seen.sequence.objects if thing.is_crowd)
 
-    def _check_drawn(self, seen: Seen, what: str, object_ids: Sequence[int]) -> None:
-        """Raise TruthError where objects without a pixel must have some: on the only picture that lists them.
+    def lost(self, seen: Seen) -> tuple[int, ...]:
+        """Return the objects without a pixel that must have some: on the only picture that lists them.
 
-        In a clip they are out of sight, which is to be learnt.
+        They are asked for by nobody, so that they are not learnt as absent. In a clip they are out of sight, which is
+        to be learnt.
         """
-        if self._is_drawn and object_ids and seen.sequence.frames().num_images == 1:
-            raise TruthError(
-                f"{what} has an empty mask (object {object_ids[0]}), which would be learnt as absence; correct the "
-                "mask or take it out of the annotations"
-            )
+        if not self._is_drawn or not seen.is_picture:
+            return ()
+        shown = seen.shown()
+        listed = [thing.object_id for thing in seen.sequence.objects if not thing.is_crowd]
+        meant = [key for said in seen.sequence.expressions for key in said.object_ids]
+        return tuple(key for key in dict.fromkeys([*listed, *meant]) if key not in shown)
 
     @property
     @abstractmethod
@@ -163,13 +168,16 @@ class AskClasses(Asking):
         return chosen * sum(map(len, self.names.values())) // max(len(self.names), 1)
 
     def ask(self, seen: Seen, item: tuple[Expression, ...], draw: Draw) -> tuple[Asked, ...]:
-        """Ask for classes; a category that the dataset does not list is an error."""
+        """Ask for classes; a category that the dataset does not list is an error.
+
+        A class of which every mask is empty is no choice.
+        """
         present = {key: kind for key, kind in seen.present().items() if not self._is_unnamed(kind)}
         if strange := [kind for kind in present.values() if kind is not None and kind not in self.names]:
             raise TruthError(f"an object has the category {strange[0]}, which its dataset does not list")
-        self._check_classes(seen, set(present.values()))
+        lost = self._lost_classes(seen).difference(present.values())
         there = sorted({kind for kind in present.values() if kind is not None})
-        away = sorted(set(self.names).difference(there))
+        away = sorted(set(self.names).difference(there, lost))
         chosen = [there[i] for i in draw.permutation(len(there))][: self.rules.phrases]
         spare = [away[i] for i in draw.permutation(len(away))][: self.rules.phrases - len(chosen)]
         chosen += spare[: _absent(len(chosen), len(spare), len(seen.truths) > 1, draw)]
@@ -179,6 +187,8 @@ class AskClasses(Asking):
             for object_id, kind in present.items()
             if kind is None or kind in listed
         )
+        if lost and not listed:
+            raise _all_empty(self.lost(seen))
         phrases = tuple(self.names[key] for key in listed) or (THING,)
         return (Asked(self.wording.draw(self.task, draw), phrases, wanted=wanted),)
 
@@ -190,13 +200,9 @@ class AskClasses(Asking):
     def _is_unnamed(self, category_id: int | None) -> bool:
         return category_id is None and bool(self.names)
 
-    def _check_classes(self, seen: Seen, there: set[int | None]) -> None:
-        """Raise TruthError where all masks of a class are empty; see `_check_drawn`."""
-        things = (one for one in seen.sequence.objects if not one.is_crowd and not self._is_unnamed(one.category_id))
-        if lost := [one for one in things if one.category_id not in there]:
-            kind = lost[0].category_id
-            name = THING if kind is None else self.names.get(kind, kind)
-            self._check_drawn(seen, f"class {name!r}", [one.object_id for one in lost])
+    def _lost_classes(self, seen: Seen) -> set[int | None]:
+        lost = self.lost(seen)
+        return {one.category_id for one in seen.sequence.objects if one.object_id in lost}
 
 
 def _absent(there: int, spare: int, is_clip: bool, draw: Draw) -> int:
@@ -242,13 +248,15 @@ class AskWords(Asking):
         return tuple(Expression(name, name, tuple(ids)) for name, ids in named.items() if len(ids) == 1)
 
     def ask(self, seen: Seen, item: tuple[Expression, ...], draw: Draw) -> tuple[Asked, ...]:
-        """Ask for each expression."""
-        return tuple(self._ask(seen, said, draw) for said in item)
+        """Ask for each expression; in place of one whose masks are all empty another one of them once more."""
+        lost = set(self.lost(seen))
+        kept = [said for said in item if not said.object_ids or not lost.issuperset(said.object_ids)]
+        if not kept:
+            raise _all_empty([key for said in item for key in said.object_ids])
+        return tuple(self._ask(seen, kept[turn % len(kept)], draw) for turn in range(len(item)))
 
     def _ask(self, seen: Seen, said: Expression, draw: Draw) -> Asked:
-        wanted = tuple(one for one in [Wanted(0, seen.runs(said.object_ids))] if _is_seen(one))
-        if not wanted:
-            self._check_drawn(seen, f"expression {said.text.strip()!r}", said.object_ids)
+        wanted = tuple(filter(_is_seen, [Wanted(0, seen.runs(said.object_ids))]))
         return Asked(self.wording.draw(self._task_of(said), draw), (said.text.strip(),), wanted=wanted)
 
     def _task_of(self, said: Expression) -> Task:
@@ -368,24 +376,15 @@ def _is_seen(one: Wanted) -> bool:
     return any(len(runs) > 1 for runs in one.runs)
 
 
+def _all_empty(object_ids: Sequence[int]) -> TruthError:
+    return TruthError(
+        f"all that could be asked about it has an empty mask (object {object_ids[0]}), which would be learnt as "
+        "absence; correct the mask or take it out of the annotations"
+    )
+
+
 def _seed(draw: Draw) -> str:
     return str(int(draw.integers(2**63)))
-
-
-def spoken(categories: Iterable[Category]) -> dict[int, str]:
-    """Return the name of each category as one would say it; where two would be the same, as they are listed."""
-    listed = list(categories)
-    said = {}
-    for category in listed:
-        name = category.name
-        for end in _MADE_UP:
-            name = name.replace(end, "")
-        said[category.category_id] = " ".join(name.replace("-", " ").replace("_", " ").split()) or category.name
-    twice = {name for name in said.values() if list(said.values()).count(name) > 1}
-    return {
-        category.category_id: category.name if said[category.category_id] in twice else said[category.category_id]
-        for category in listed
-    }
 
 
 _OF_KIND: Mapping[Kind, type[Asking]] = {

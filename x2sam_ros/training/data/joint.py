@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import cycle, islice
@@ -11,7 +12,7 @@ import numpy as np
 from rich.console import Console
 from torch.utils.data import Dataset
 
-from x2sam_ros.errors import ConfigError, TruthError, X2SamError
+from x2sam_ros.errors import ConfigError, TruthError, X2SamError, plain
 from x2sam_ros.model.config import X2SAMConfig
 from x2sam_ros.model.tokenizer import Tokenizer
 from x2sam_ros.training.data.collate import Prepared, Preparer, collate_prepared
@@ -55,7 +56,7 @@ class JointSettings:
         """Raise ConfigError where a value makes no sense."""
         least = {"seed": 0, "epochs": 1, "balance": 0, "tries": 1, "workers": 0}
         for name, low in least.items():
-            if getattr(self, name) < low:
+            if not low <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name} is {getattr(self, name)}, expected at least {low}")
         for name in ("canonical_share", "clip_share"):
             if not 0 <= getattr(self, name) <= 1:
@@ -115,11 +116,8 @@ class JointSources(NumberedSources):
     def tell(self, console: Console) -> None:
         """Print what was left out when the sources were opened."""
         for source in self.sources:
-            for message in source.problems.messages:
-                console.print(message, markup=False)
-            more = source.problems.count - len(source.problems.messages)
-            if more:
-                console.print(f"source {source.name}: {more} more like these", markup=False)
+            for line in source.problems.lines(f"source {source.name}: "):
+                console.print(plain(line), markup=False)
 
     def describe(self) -> dict[str, Any]:
         """Return what the batches are made from, by number, since the order of sources makes another run.
@@ -177,10 +175,15 @@ class _Reader:
         for attempt, chosen in enumerate(islice(self._tried(number, place, epoch), tries)):
             sample = source.samples[chosen]
             draw = self._draw(epoch, number, place.sample, place.copy, attempt)
+            where = f"source {source.name}: {sample.name}"
             try:
-                return sample.name, self._preparer.prepare(sample.read(draw), whole_clip)
+                shown = sample.read(draw)
+                prepared = self._preparer.prepare(shown, whole_clip)
             except X2SamError as error:
-                problems.append(f"source {source.name}: {sample.name}: {error}")
+                problems.append(f"{where}: {error}")
+                continue
+            problems += [f"{where}: {problem}" for problem in shown.problems]
+            return sample.name, prepared
         raise TruthError(
             f"{tries} samples of a source in a row could not be read, the last one: {problems[-1]}; mend them or leave "
             f"them out of the source, or give more tries than {tries}"

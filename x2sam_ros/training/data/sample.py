@@ -90,6 +90,7 @@ class Shown:
         ignore: run lengths of what nobody annotated, one for each frame, or None.
         stride: camera frames between two of the frames.
         is_blank: the prompts are chats about nothing; the frames only stand where others have some.
+        problems: what of its annotations was left out, in words.
 
     Raises:
         TruthError: a mask has not one run of the frames' size for each frame, or masks are asked for of nothing.
@@ -100,6 +101,7 @@ class Shown:
     ignore: tuple[Counts | None, ...] = ()
     stride: int = 1
     is_blank: bool = False
+    problems: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.frames.ndim != 4 or self.frames.dtype != np.uint8 or not len(self.frames) or self.frames.shape[3] != 3:

@@ -243,16 +243,25 @@ def _read(clip: _Clip, asking: Asking, item: tuple[Expression, ...], draw: Draw)
     """Read a clip with its truth, and ask about it."""
     places = clip.draw(asking.first(clip.sequence), draw)
     problems = Problems()
-    found = {frame.frame_index: frame for frame in clip.sequence.frames().pick(set(places), problems)}
-    if lost := [place for place in places if place not in found]:
-        raise TruthError(problems.messages[0] if problems.messages else f"image {lost[0]} cannot be read")
+    source = clip.sequence.frames()
+    found = {frame.frame_index: frame for frame in source.pick(set(places), problems)}
+    if missing := [place for place in places if place not in found]:
+        raise TruthError(problems.messages[0] if problems.messages else f"image {missing[0]} cannot be read")
     frames = [found[place] for place in places]
     truths = [clip.sequence.truth(frame) for frame in frames]
-    seen = Seen(clip.sequence, tuple(one for one in truths if one is not None))
+    seen = Seen(clip.sequence, tuple(one for one in truths if one is not None), source.num_images == 1)
     if len(seen.truths) < len(frames):
         raise TruthError(f"image {places[truths.index(None)]} has no annotation")
     gaps = np.abs(np.diff(places)) if len(places) > 1 else np.ones(1)
-    return Shown(_stacked(frames), asking.ask(seen, item, draw), asking.ignored(seen), max(1, int(np.median(gaps))))
+    stride, asked = max(1, int(np.median(gaps))), asking.ask(seen, item, draw)
+    return Shown(_stacked(frames), asked, asking.ignored(seen), stride, problems=_told(asking.lost(seen)))
+
+
+def _told(lost: Sequence[int]) -> tuple[str, ...]:
+    if not lost:
+        return ()
+    count = f"{len(lost)}, the first is of object {lost[0]}"
+    return (f"empty masks left out: {count}; draw them, or take them out of the annotations",)
 
 
 def _stacked(frames: Sequence[Frame]) -> Uint8Array:
